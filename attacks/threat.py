@@ -1,0 +1,73 @@
+"""Norms: how large a perturbation is, and the nearest point within a budget."""
+
+from enum import StrEnum
+
+import torch
+from torch import Tensor
+
+_TINY = 1e-12
+
+
+class Norm(StrEnum):
+    """The threat models' distances on pixels in [0, 1]."""
+
+    L0 = "l0"
+    L1 = "l1"
+    L2 = "l2"
+    LINF = "linf"
+    UNRESTRICTED = "unrestricted"
+
+    def distance(self, x: Tensor, other: Tensor) -> Tensor:
+        """Distance (N,) between images (N, ...); L0 counts pixels in which any channel differs."""
+        difference = (other - x).flatten(1)
+        match self:
+            case Norm.L0:
+                changed = (other != x).reshape(len(x), x.shape[1], -1).any(dim=1)
+                return changed.sum(dim=1).to(x.dtype)
+            case Norm.L1:
+                return difference.abs().sum(dim=1)
+            case Norm.L2:
+                return difference.norm(dim=1)
+            case Norm.LINF:
+                return difference.abs().amax(dim=1)
+            case Norm.UNRESTRICTED:
+                return x.new_zeros(len(x))
+
+    def largest(self, shape: tuple[int, ...]) -> float:
+        """The norm of the box's diagonal for an image (C, H, W): no budget needs to exceed it."""
+        channels, *pixels = shape
+        area = float(torch.tensor(pixels).prod())
+        match self:
+            case Norm.L0:
+                return area
+            case Norm.L1:
+                return channels * area
+            case Norm.L2:
+                return float((channels * area) ** 0.5)
+            case Norm.LINF:
+                return 1.0
+            case Norm.UNRESTRICTED:
+                return float("inf")
+
+    def project(self, x: Tensor, candidate: Tensor, epsilon: Tensor | float) -> Tensor:
+        """The candidate moved into the box and the ball around ``x``; the identity inside both.
+
+        Args:
+            x: centres (N, C, H, W) in [0, 1].
+            candidate: points of the same shape.
+            epsilon: one radius or (N,).
+
+        Raises:
+            ValueError: the norm has no simple projection (L0, L1).
+        """
+        candidate = candidate.clamp(0, 1)
+        if self is Norm.UNRESTRICTED:
+            return candidate
+        radius = torch.as_tensor(epsilon, dtype=x.dtype, device=x.device).reshape(-1, 1, 1, 1)
+        if self is Norm.LINF:
+            return torch.minimum(torch.maximum(candidate, x - radius), x + radius).clamp(0, 1)
+        if self is Norm.L2:
+            distance = self.distance(x, candidate).reshape(-1, 1, 1, 1)
+            shrunk = x + (candidate - x) * (radius / distance.clamp_min(_TINY))
+            return torch.where(distance > radius, shrunk, candidate)
+        raise ValueError(f"norm must have a projection (l2, linf, unrestricted), got {self}")

@@ -1,0 +1,102 @@
+"""Presets: how much of the published budget a run spends. No budget hides elsewhere."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+Overrides = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Preset:
+    """One named set of budgets, printed under every table made with it.
+
+    Args:
+        samples: test images per cell.
+        votes: fresh seeds with which the judge asks a stochastic defense about one candidate.
+        block: samples per unit of work; a killed run loses one block per worker at most.
+        defenses: fields that replace those of a registered recipe, by defense.
+        attacks: fields that replace those of a registered attack, by attack.
+        restarts: PGD restarts by number of colour channels; empty leaves them as registered.
+    """
+
+    name: str
+    summary: str
+    samples: int
+    votes: int
+    block: int
+    defenses: Overrides = field(default_factory=dict)
+    attacks: Overrides = field(default_factory=dict)
+    restarts: Mapping[int, int] = field(default_factory=dict)
+
+
+_SYNTHESIS = ("abs", "a_abs", "d_abs", "v_abs", "ad_abs", "av_abs", "dv_abs", "eabs")
+_ADVERSARIAL = ("adv_linf", "adv_l2")
+
+PRESETS: dict[str, Preset] = {
+    "smoke": Preset(
+        name="smoke",
+        summary="seconds, for tests: every part runs, no number means anything",
+        samples=8,
+        votes=2,
+        block=8,
+        defenses={
+            "cnn": {"epochs": 1, "batch_size": 128},
+            **{name: {"epochs": 1, "batch_size": 128} for name in _ADVERSARIAL},
+            **{
+                name: {"epochs": 1, "batch_size": 128, "candidates": 50, "latent_steps": 3}
+                for name in _SYNTHESIS
+            },
+        },
+        attacks={
+            "pgd-linf": {"steps": 3, "restarts": 1, "eot": 1},
+            "pgd-l2": {"steps": 3, "restarts": 1, "eot": 1},
+            "ddn": {"steps": 3, "eot": 1},
+            "cw-l2": {"binary_search_steps": 1, "steps": 3, "eot": 1},
+            "deepfool-l2": {"steps": 2, "candidates": 3, "eot": 1},
+            "deepfool-linf": {"steps": 2, "candidates": 3, "eot": 1},
+            "noise-l2": {"repeats": 2},
+            "noise-linf": {"repeats": 2},
+            "boundary": {"steps": 20},
+            "pgd-estimated-linf": {"steps": 2, "samples": 4},
+            "bim": {"steps": 3},
+            "latent-descent": {"coarse_steps": 5, "binary_steps": 2},
+        },
+    ),
+    "quick": Preset(
+        name="quick",
+        summary="minutes on two cores: the default",
+        samples=100,
+        votes=3,
+        block=25,
+        defenses={
+            "cnn": {"epochs": 10, "batch_size": 128},
+            **{name: {"epochs": 5, "batch_size": 128, "learning_rate": 3e-4} for name in _ADVERSARIAL},
+            **{
+                name: {"epochs": 10, "batch_size": 128, "candidates": 1000, "latent_steps": 30}
+                for name in _SYNTHESIS
+            },
+        },
+        attacks={
+            "pgd-linf": {"steps": 40, "restarts": 2, "eot": 1},
+            "pgd-l2": {"steps": 40, "restarts": 2, "eot": 1},
+            "ddn": {"steps": 40, "eot": 1},
+            "cw-l2": {"binary_search_steps": 3, "steps": 40, "eot": 1},
+            "deepfool-l2": {"steps": 10, "candidates": 5, "eot": 1},
+            "deepfool-linf": {"steps": 10, "candidates": 5, "eot": 1},
+            "noise-l2": {"repeats": 10},
+            "noise-linf": {"repeats": 10},
+            "boundary": {"steps": 1000},
+            "pgd-estimated-linf": {"steps": 20, "samples": 20},
+            "latent-descent": {"coarse_steps": 20, "binary_steps": 8},
+        },
+    ),
+    "paper": Preset(
+        name="paper",
+        summary="the published parameters, sample counts and training lengths",
+        samples=1000,
+        votes=10,
+        block=50,
+        restarts={1: 5, 3: 20},
+    ),
+}

@@ -1,0 +1,226 @@
+"""What a defended classifier is: deployed decisions for the judge, differentiable views for attacks."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Protocol, final, runtime_checkable
+
+import torch
+from torch import Generator, Tensor, nn
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a defense is built for.
+
+    Args:
+        shape: (channels, height, width) of one image; pixels are in [0, 1].
+        num_classes: K.
+        architecture: key of `defenses.architectures.ARCHITECTURES` (E-ABS, Table 9).
+        noise_std: standard deviation of the Gaussian training noise (E-ABS, section 4.3).
+        epsilon_linf: radius for adversarial training and the tables' main column, in pixel units.
+        epsilon_l2: likewise for the L2 norm.
+    """
+
+    shape: tuple[int, int, int]
+    num_classes: int
+    architecture: str
+    noise_std: float
+    epsilon_linf: float
+    epsilon_l2: float
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What the deployed defense answers for N images.
+
+    Args:
+        logits: (N, K); the class is the argmax.
+        rejected: (N,) bool; all False where the defense cannot reject.
+        scores: (N,) each, divided by its threshold: above 1 rejects.
+    """
+
+    logits: Tensor
+    rejected: Tensor
+    scores: Mapping[str, Tensor] = field(default_factory=lambda: MappingProxyType({}))
+
+    @property
+    def classes(self) -> Tensor:
+        """(N,) predicted classes, rejected or not."""
+        return self.logits.argmax(dim=1)
+
+
+@runtime_checkable
+class Surrogate(Protocol):
+    """What an attacker differentiates: one batch's rows, for the length of one attack run.
+
+    Successive calls see the same rows at other points (the attack moves, the images do not swap
+    places), so a surrogate may start an inner optimisation where its last call ended.
+    """
+
+    def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (N, K) and rejection margin (N,): <= 0 is accepted, -inf cannot reject."""
+        ...
+
+
+@dataclass
+class Cost:
+    """Work done, in images, counted on the defense's side where an attack can't lie."""
+
+    forward: int = 0
+    backward: int = 0
+    decoder: int = 0
+
+    def __sub__(self, other: "Cost") -> "Cost":
+        return Cost(
+            self.forward - other.forward,
+            self.backward - other.backward,
+            self.decoder - other.decoder,
+        )
+
+    def copy(self) -> "Cost":
+        """The counts so far."""
+        return Cost(self.forward, self.backward, self.decoder)
+
+
+class Defense(nn.Module, ABC):
+    """A defended classifier on images (N, C, H, W) with pixels in [0, 1].
+
+    Attributes:
+        num_classes: K.
+        stochastic: two generators may give two answers; a contract test verifies the claim.
+        can_reject: some decisions may be refused.
+        surrogate_names: names of differentiable views, strongest first; the first is the default.
+        cost: forward, backward and decoder calls so far.
+    """
+
+    num_classes: int
+    stochastic: bool = False
+    can_reject: bool = False
+    surrogate_names: tuple[str, ...]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cost = Cost()
+
+    @final
+    @torch.no_grad()
+    def decide(self, x: Tensor, rng: Generator) -> Decision:
+        """The answer as deployed: full inference, no gradients.
+
+        An image's answer is a function of the image and the generator's state, not of its batch.
+        """
+        self.cost.forward += len(x)
+        return self._decide(x, rng)
+
+    @final
+    def surrogate(self, name: str | None, rng: Generator) -> Surrogate:
+        """A fresh differentiable view for one batch and one attack run.
+
+        Args:
+            name: one of `surrogate_names`; None is the strongest.
+
+        Raises:
+            LookupError: this defense has no surrogate of that name.
+        """
+        chosen = self.surrogate_names[0] if name is None else name
+        if chosen not in self.surrogate_names:
+            raise LookupError(
+                f"unknown surrogate {chosen!r} of {type(self).__name__}; "
+                f"available: {', '.join(self.surrogate_names)}"
+            )
+        return _Counted(self._surrogate(chosen, rng), self.cost)
+
+    @abstractmethod
+    def _decide(self, x: Tensor, rng: Generator) -> Decision: ...
+
+    @abstractmethod
+    def _surrogate(self, name: str, rng: Generator) -> Surrogate: ...
+
+
+@dataclass(frozen=True)
+class _Counted:
+    """A surrogate whose calls and gradients are counted."""
+
+    inner: Surrogate
+    cost: Cost
+
+    def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        self.cost.forward += len(x)
+        logits, margin = self.inner(x)
+        if logits.requires_grad:
+            rows = len(x)
+
+            def count(gradient: Tensor) -> Tensor:
+                self.cost.backward += rows
+                return gradient
+
+            logits.register_hook(count)
+        return logits, margin
+
+
+@runtime_checkable
+class Reconstructs(Protocol):
+    """A defense that holds one reconstruction of the input per class (latent descent needs it)."""
+
+    def reconstruct(self, x: Tensor, rng: Generator) -> Tensor:
+        """(N, K, C, H, W): each class's best reconstruction of each image, in [0, 1]."""
+        ...
+
+
+def never_rejects(x: Tensor) -> Tensor:
+    """The rejection margin (N,) of a defense that cannot reject: -inf."""
+    return torch.full((len(x),), -torch.inf, device=x.device, dtype=x.dtype)
+
+
+def accepts_all(logits: Tensor) -> Decision:
+    """The decision of a defense that cannot reject."""
+    return Decision(logits, torch.zeros(len(logits), dtype=torch.bool, device=logits.device))
+
+
+Perturb = Callable[[Defense, Tensor, Tensor, Generator], Tensor]
+"""An attack during training: (defense, x, y, rng) -> perturbed x of the same shape."""
+
+
+class Learner(ABC):
+    """One defense being fitted: its networks, its optimisers and one update.
+
+    The loop over epochs, its checkpoints and its progress belong to `benchmark.train`.
+    """
+
+    optimizers: tuple[torch.optim.Optimizer, ...]
+
+    @abstractmethod
+    def update(self, x: Tensor, y: Tensor, rng: Generator) -> dict[str, Tensor]:
+        """One step on a batch of clean images; returns named losses, detached, on the device."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe(ABC):
+    """How a registered defense is built and trained; its repr is the defense's provenance.
+
+    Args:
+        epochs: passes over the training split.
+        batch_size: images per update.
+        learning_rate: Adam's initial rate.
+        halve_every: epochs between halvings of the rate; 0 keeps it.
+        starts_from: name of the registered defense whose weights this one begins with.
+        inner_attack: attack specification whose `Perturb` the trainer hands to `learner`.
+    """
+
+    summary: str
+    epochs: int
+    batch_size: int = 512
+    learning_rate: float = 1e-3
+    halve_every: int = 200
+    starts_from: str | None = None
+    inner_attack: str | None = None
+
+    @abstractmethod
+    def build(self, task: Task) -> Defense:
+        """An untrained defense, initialised from torch's global generator."""
+
+    @abstractmethod
+    def learner(self, defense: Defense, task: Task, perturb: Perturb | None) -> Learner:
+        """What updates a defense that `build` made for the same task."""
