@@ -1,0 +1,147 @@
+"""Finding the official files: a folder, $BENCH_DATA, the user's cache, else a verified download."""
+
+import gzip
+import hashlib
+import io
+import logging
+import os
+import tempfile
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pooch
+import requests
+
+_APPLICATION = "benchmark-of-refused-defenses"
+_TIMEOUT_SECONDS = 30
+
+
+@dataclass(frozen=True)
+class OfficialFile:
+    """One file as its authors publish it.
+
+    Args:
+        name: the published file name; a ``.gz`` may lie decompressed, without the ending.
+        url: where it is published.
+        digest: ``algorithm:hex`` of the *decompressed* content, so that recompressing does not
+            matter; None where no official digest is known, and the data are then "unverified".
+    """
+
+    name: str
+    url: str
+    digest: str | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names under which it may lie in a folder."""
+        plain = self.name.removesuffix(".gz")
+        return (self.name,) if plain == self.name else (self.name, plain)
+
+
+def data_folder(dataset: str, folder: Path | None = None) -> Path:
+    """Where a data set's files are looked up and downloaded to.
+
+    Args:
+        dataset: name of the data set.
+        folder: the parent of the answer; by default $BENCH_DATA, else the user's cache.
+    """
+    if folder is None:
+        chosen = os.environ.get("BENCH_DATA")
+        folder = Path(chosen).expanduser() if chosen else Path(pooch.os_cache(_APPLICATION))
+    return folder / dataset
+
+
+def obtain(file: OfficialFile, folder: Path) -> Path:
+    """The path of the file in ``folder``, downloaded if it is not there.
+
+    Raises:
+        OSError: it is neither there nor to be had; says what, where to put it, and its URL.
+    """
+    for name in file.names:
+        if (folder / name).is_file():
+            return folder / name
+    return _download(file, folder)
+
+
+def content(path: Path) -> bytes:
+    """The bytes of a file, decompressed where its name ends in .gz.
+
+    Raises:
+        OSError: the file is cut off or no gzip file.
+    """
+    if path.suffix != ".gz":
+        return path.read_bytes()
+    try:
+        return gzip.decompress(path.read_bytes())
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise OSError(
+            f"{path} must be a complete gzip file, got a broken one ({error}); "
+            "remove it to download it again"
+        ) from error
+
+
+def note(file: OfficialFile, data: bytes | Path) -> str:
+    """What a caveat must say about a file: "" where its content is the official one.
+
+    Args:
+        file: what it should be.
+        data: its decompressed bytes, or the path of an uncompressed file.
+    """
+    if file.digest is None:
+        return f"{file.name} is unverified: no official digest is known"
+    if isinstance(data, bytes):
+        same = _matches(file.digest, io.BytesIO(data))
+    else:
+        with data.open("rb") as stream:
+            same = _matches(file.digest, stream)
+    return "" if same else f"{file.name} differs from the official file"
+
+
+def caveat(notes: Sequence[str]) -> str:
+    """One line from the notes that say something."""
+    return "; ".join(text for text in notes if text)
+
+
+def _matches(digest: str, stream: io.BytesIO | io.BufferedReader) -> bool:
+    algorithm, _, expected = digest.partition(":")
+    return hashlib.file_digest(stream, algorithm).hexdigest() == expected
+
+
+def _download(file: OfficialFile, folder: Path) -> Path:
+    where = f"put {file.name} into {folder}; it comes from {file.url}"
+    target = folder / file.name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".download-", dir=folder) as draft, _quiet_pooch():
+            got = Path(
+                pooch.retrieve(
+                    file.url,
+                    known_hash=None,
+                    fname=file.name,
+                    path=draft,
+                    downloader=pooch.HTTPDownloader(timeout=_TIMEOUT_SECONDS),
+                )
+            )
+            if file.digest is not None and note(file, content(got)):
+                raise OSError("the download differs from the official file and was discarded")
+            got.replace(target)
+    except (OSError, requests.RequestException) as error:
+        raise FileNotFoundError(
+            f"{target} is missing and could not be downloaded: {error}; {where}"
+        ) from error
+    return target
+
+
+@contextmanager
+def _quiet_pooch() -> Iterator[None]:
+    """Pooch suggests on stderr to pin the compressed digest; ours is of the content."""
+    logger = pooch.get_logger()
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
