@@ -1,0 +1,159 @@
+"""Records: what the judge decided, one Parquet file per finished cell, provenance in its metadata.
+
+    results/<dataset>/records/<cell id>.parquet                  a finished cell
+    results/<dataset>/records/parts/<cell id>/<first>.parquet    blocks of an unfinished one
+
+Rows are sorted by epsilon, then by sample. The metadata (`provenance`) is JSON with these keys:
+
+    cell fields      as in `benchmark.cells.Cell`
+    dataset_caveat   what differs from the official data set; "" for nothing
+    preset           its name
+    versions         of Python and the packages that compute
+    commit           of the source tree, or "unknown"
+    device           name of the processor or accelerator
+    command          the command line, without folders
+    wall_seconds     computing time, summed over blocks
+    cost             {"forward", "backward", "decoder"} images, summed over blocks
+    not_applicable   why this attack does not apply to this defense, or null
+    error            traceback of what failed, or null; such a cell is computed again
+"""
+
+import io
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, fields
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from benchmark.cells import Cell
+from benchmark.storage import keep
+
+_KEY = b"benchmark"
+
+
+class Outcome(StrEnum):
+    """What became of one sample at one epsilon; only CORRECT counts for the defense."""
+
+    CORRECT = "correct"
+    WRONG = "wrong"
+    REJECTED = "rejected"
+    INVALID = "invalid"
+    ERROR = "error"
+
+
+COLUMNS: dict[str, str] = {
+    "dataset": "str",
+    "defense": "str",
+    "attack": "str",  # as asked for, without the surrogate; "clean"
+    "surrogate": "str",  # as asked for; "" is the defense's strongest
+    "norm": "str",  # "" for clean
+    "epsilon": "float64",  # 0.0 for clean
+    "sample": "int64",  # index into the test split
+    "label": "int64",
+    "clean_class": "int64",
+    "clean_rejected": "bool",
+    "adversarial_class": "int64",  # -1 where nobody could be asked (invalid, error)
+    "rejected": "bool",
+    "outcome": "str",  # of `Outcome`
+    "wrong_vote_share": "float64",  # share of votes that were wrong and accepted
+    "distance_l2": "float64",  # between the sample and the judged point; NaN for errors
+    "distance_linf": "float64",
+    "seed": "int64",
+    "cell": "str",
+}
+"""Column -> pandas dtype, in the order of the files."""
+
+
+def record_path(results: Path, cell: Cell) -> Path:
+    """Where a finished cell is kept."""
+    return results / cell.dataset / "records" / f"{cell.id}.parquet"
+
+
+def parts_folder(results: Path, cell: Cell) -> Path:
+    """Where the finished blocks of an unfinished cell are kept."""
+    return results / cell.dataset / "records" / "parts" / cell.id
+
+
+def write(path: Path, frame: pd.DataFrame, metadata: Mapping[str, Any]) -> None:
+    """One file, whole or absent.
+
+    Args:
+        frame: rows with exactly `COLUMNS`.
+        metadata: JSON values, kept under the file's key ``benchmark``.
+
+    Raises:
+        OSError: the file can't be written.
+    """
+    ordered = frame[list(COLUMNS)].astype(COLUMNS).sort_values(["epsilon", "sample"])
+    table = pa.Table.from_pandas(ordered, preserve_index=False)
+    text = json.dumps(metadata, sort_keys=True).encode()
+    table = table.replace_schema_metadata({**(table.schema.metadata or {}), _KEY: text})
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, write_page_checksum=True)
+    keep(path, buffer.getvalue())
+
+
+def read(paths: Iterable[Path]) -> pd.DataFrame:
+    """The rows of many files, in the order of the files.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        OSError: a file is damaged; the sentence names it.
+    """
+    frames = [load(path)[0] for path in paths]
+    filled = [frame for frame in frames if len(frame)]
+    return pd.concat(filled or [_empty()], ignore_index=True)
+
+
+def provenance(path: Path) -> dict[str, Any]:
+    """The metadata of one file; raises as `read`."""
+    return load(path)[1]
+
+
+def load(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Rows and metadata of one file; raises as `read`."""
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"record {path} is missing; run the benchmark that makes it, or name another folder"
+        )
+    data = io.BytesIO(path.read_bytes())
+    try:
+        table = pq.read_table(data, page_checksum_verification=True, use_threads=False)
+        metadata: dict[str, Any] = json.loads((table.schema.metadata or {})[_KEY])
+        frame = table.to_pandas()[list(COLUMNS)].astype(COLUMNS)
+        cell = cell_of(metadata)
+        intact = (frame["cell"] == cell.id).all() and cell.id in (path.stem, path.parent.name)
+    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+        raise _damaged(path) from error
+    if not intact:
+        raise _damaged(path)
+    return frame, metadata
+
+
+def cell_of(metadata: Mapping[str, Any]) -> Cell:
+    """The cell that a file's metadata describes."""
+    values = {field.name: metadata[field.name] for field in fields(Cell)}
+    values["epsilons"] = tuple(values["epsilons"])
+    values["samples"] = tuple(values["samples"])
+    return Cell(**values)
+
+
+def describe(cell: Cell) -> dict[str, Any]:
+    """The cell's fields as metadata."""
+    return {**asdict(cell), "epsilons": list(cell.epsilons), "samples": list(cell.samples)}
+
+
+def _empty() -> pd.DataFrame:
+    return pd.DataFrame({column: [] for column in COLUMNS}).astype(COLUMNS)
+
+
+def _damaged(path: Path) -> OSError:
+    return OSError(
+        f"record {path} is damaged or not ours; nothing was overwritten: delete it and run the "
+        "same command again"
+    )
