@@ -1,0 +1,188 @@
+"""How sure a number is: intervals for one accuracy, paired tests between several.
+
+The protocol is that of E-ABS (Ju & Wagner 2020, section 4.5): McNemar's test for every pair of
+defenses on the same samples, alpha = 0.01. Holm's correction, Wilson intervals, Cochran's Q and the
+smallest detectable difference are ours. statsmodels computes; the pairing by sample is done here.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+from scipy.stats import binom
+from statsmodels.stats.contingency_tables import cochrans_q as _cochrans_q
+from statsmodels.stats.contingency_tables import mcnemar as _mcnemar
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.proportion import proportion_confint
+
+ALPHA = 0.01
+CONFIDENCE = 0.95
+FEWEST_FOR_CHI_SQUARE = 25
+_SAMPLES_NAMED_IN_ERRORS = 5
+
+PairedTest = Callable[[int, int], float]
+"""(samples only the first got right, samples only the second got right) -> two-sided p-value."""
+
+
+def wilson(successes: int, n: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Wilson's score interval (Wilson 1927) for ``successes`` among ``n``.
+
+    Returns: lower and upper limit, shares in [0, 1].
+
+    Raises:
+        ValueError: no samples, or a count outside 0 to n.
+    """
+    if n < 1:
+        raise ValueError(f"n must be at least 1, got {n}; an accuracy needs samples")
+    if not 0 <= successes <= n:
+        raise ValueError(f"successes must be between 0 and {n}, got {successes}; count again")
+    low, high = proportion_confint(successes, n, alpha=1 - confidence, method="wilson")
+    return float(low), float(high)
+
+
+def exact(first_only: int, second_only: int) -> float:
+    """McNemar, exact: the discordant pairs against a fair coin, two-sided."""
+    return float(_mcnemar([[0, first_only], [second_only, 0]], exact=True).pvalue)
+
+
+def mid_p(first_only: int, second_only: int) -> float:
+    """McNemar, mid-p (Fagerland, Lydersen & Laake 2013): the observed split counts half.
+
+    Less conservative than `exact`; offered, never chosen by `standard`.
+    """
+    discordant, fewer = first_only + second_only, min(first_only, second_only)
+    return float(2 * binom.cdf(fewer, discordant, 0.5) - binom.pmf(fewer, discordant, 0.5))
+
+
+def chi_square(first_only: int, second_only: int) -> float:
+    """McNemar, asymptotic, with Edwards' continuity correction: (|b - c| - 1)^2 / (b + c).
+
+    The corrected form stays on the conservative side of the exact test, so that no difference
+    becomes significant by crossing from 24 to 25 discordant pairs. No discordant pairs: 1.
+    """
+    if first_only == second_only:
+        return 1.0
+    table = [[0, first_only], [second_only, 0]]
+    return float(_mcnemar(table, exact=False, correction=True).pvalue)
+
+
+def standard(first_only: int, second_only: int) -> float:
+    """`exact` below 25 discordant pairs, `chi_square` from there on."""
+    few = first_only + second_only < FEWEST_FOR_CHI_SQUARE
+    return exact(first_only, second_only) if few else chi_square(first_only, second_only)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """McNemar's test of two defenses.
+
+    Args:
+        first_only: samples that only the first got right.
+        second_only: samples that only the second got right.
+        p_value: two-sided, not corrected.
+    """
+
+    first: str
+    second: str
+    first_only: int
+    second_only: int
+    p_value: float
+
+
+def compare(
+    correct: Mapping[str, "pd.Series[bool]"], test: PairedTest = standard
+) -> list[Comparison]:
+    """McNemar's test for every pair, in the mapping's order.
+
+    Args:
+        correct: per defense, whether each sample was answered correctly, indexed by sample.
+
+    Raises:
+        ValueError: two defenses were not measured on the same samples.
+    """
+    table = paired(correct)
+    results = []
+    for first, second in combinations(table.columns, 2):
+        first_only = int((table[first] & ~table[second]).sum())
+        second_only = int((table[second] & ~table[first]).sum())
+        p_value = test(first_only, second_only)
+        results.append(Comparison(first, second, first_only, second_only, p_value))
+    return results
+
+
+def paired(correct: Mapping[str, "pd.Series[bool]"]) -> pd.DataFrame:
+    """One row per sample, one boolean column per defense; pairs by sample index only.
+
+    Raises:
+        ValueError: sample sets differ, or one names a sample twice.
+    """
+    names = list(correct)
+    for name, series in correct.items():
+        repeated = series.index[series.index.duplicated()]
+        if len(repeated):
+            raise ValueError(
+                f"samples of {name} must be unique, got {_some(repeated)} more than once; "
+                "give one outcome per sample"
+            )
+        reference = correct[names[0]].index
+        missing, extra = reference.difference(series.index), series.index.difference(reference)
+        if len(missing) or len(extra):
+            raise ValueError(
+                f"sample sets must be the same in a paired test, got {len(reference)} samples of "
+                f"{names[0]} and {len(series)} of {name} (only {names[0]}: {_some(missing)}; "
+                f"only {name}: {_some(extra)}); run both with the same --samples and --seed"
+            )
+    return pd.DataFrame({name: series.astype(bool) for name, series in correct.items()})
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down adjusted p-values (Holm 1979), in the given order."""
+    if not p_values:
+        return []
+    return [float(p) for p in multipletests(p_values, method="holm")[1]]
+
+
+def cochrans_q(correct: Mapping[str, "pd.Series[bool]"]) -> tuple[float, float] | None:
+    """Cochran's Q (Cochran 1950): do all defenses have the same accuracy?
+
+    Returns: the statistic and its p-value, or None for fewer than two defenses. Where no sample
+    tells the defenses apart the statistic is 0 and the p-value 1.
+    """
+    table = paired(correct)
+    if table.shape[1] < 2:
+        return None
+    rights = table.sum(axis=1)
+    if bool(rights.isin([0, table.shape[1]]).all()):
+        return 0.0, 1.0
+    result = _cochrans_q(table.to_numpy(dtype=np.int64))
+    return float(result.statistic), float(result.pvalue)
+
+
+def smallest_difference(n: int, alpha: float = ALPHA) -> float | None:
+    """The smallest difference between two accuracies that ``n`` samples can show, in points.
+
+    With k discordant pairs, all in one direction, the exact test gives p = 2^(1 - k); the answer
+    is 100 k / n for the smallest k with p <= alpha. Any difference that is smaller stays above
+    alpha, whatever its direction or the correction for several pairs.
+
+    Returns: percentage points, or None where not even a difference of 100 points would show.
+
+    Raises:
+        ValueError: no samples, or alpha outside (0, 1).
+    """
+    if n < 1:
+        raise ValueError(f"n must be at least 1, got {n}; a comparison needs samples")
+    if not 0 < alpha < 1:
+        raise ValueError(f"alpha must be between 0 and 1, got {alpha}; 0.01 is usual")
+    needed = math.ceil(1 - math.log2(alpha))
+    return None if needed > n else 100 * needed / n
+
+
+def _some(samples: "pd.Index[int]") -> str:
+    """A few sample indices in words."""
+    shown = [str(sample) for sample in samples[:_SAMPLES_NAMED_IN_ERRORS]]
+    hidden = len(samples) - len(shown)
+    return (", ".join(shown) or "none") + (f" and {hidden} more" if hidden else "")
