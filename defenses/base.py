@@ -207,6 +207,7 @@ class Recipe(ABC):
         halve_every: epochs between halvings of the rate; 0 keeps it.
         starts_from: name of the registered defense whose weights this one begins with.
         inner_attack: attack specification whose `Perturb` the trainer hands to `learner`.
+        summary: one line for `--list`.
     """
 
     summary: str
