@@ -8,7 +8,7 @@ smallest detectable difference are ours. statsmodels computes; the pairing by sa
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import numpy as np
 import pandas as pd
@@ -117,25 +117,33 @@ def paired(correct: Mapping[str, "pd.Series[bool]"]) -> pd.DataFrame:
     """One row per sample, one boolean column per defense; pairs by sample index only.
 
     Raises:
-        ValueError: sample sets differ, or one names a sample twice.
+        ValueError: as `require_same_samples`.
     """
-    names = list(correct)
-    for name, series in correct.items():
-        repeated = series.index[series.index.duplicated()]
+    require_same_samples({name: series.index for name, series in correct.items()})
+    return pd.DataFrame({name: series.astype(bool) for name, series in correct.items()})
+
+
+def require_same_samples(samples: Mapping[str, "pd.Index[int]"]) -> None:
+    """Refuse to pair what was not measured on the same samples.
+
+    Raises:
+        ValueError: two sets differ, or one names a sample twice.
+    """
+    for name, index in samples.items():
+        repeated = index[index.duplicated()]
         if len(repeated):
             raise ValueError(
                 f"samples of {name} must be unique, got {_some(repeated)} more than once; "
                 "give one outcome per sample"
             )
-        reference = correct[names[0]].index
-        missing, extra = reference.difference(series.index), series.index.difference(reference)
+    for (first, index), (second, other) in pairwise(samples.items()):
+        missing, extra = index.difference(other), other.difference(index)
         if len(missing) or len(extra):
             raise ValueError(
-                f"sample sets must be the same in a paired test, got {len(reference)} samples of "
-                f"{names[0]} and {len(series)} of {name} (only {names[0]}: {_some(missing)}; "
-                f"only {name}: {_some(extra)}); run both with the same --samples and --seed"
+                f"sample sets must be the same in a paired test, got {len(index)} samples of "
+                f"{first} and {len(other)} of {second} (only {first}: {_some(missing)}; "
+                f"only {second}: {_some(extra)}); run both with the same --samples and --seed"
             )
-    return pd.DataFrame({name: series.astype(bool) for name, series in correct.items()})
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
