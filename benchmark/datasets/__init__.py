@@ -3,7 +3,10 @@
 from benchmark.datasets.base import Batch, Dataset, Source, Split, test_sample
 from benchmark.datasets.digits import DIGITS
 from benchmark.datasets.fashion_mnist import FASHION_MNIST
+from benchmark.datasets.gtsrb10 import GTSRB10_SIGNS
 from benchmark.datasets.mnist import MNIST
+from benchmark.datasets.supertraffic10 import SUPERTRAFFIC10
+from benchmark.datasets.svhn import SVHN_CROPPED
 
 __all__ = ["DATASETS", "Batch", "Dataset", "Source", "Split", "test_sample"]
 
@@ -11,4 +14,7 @@ DATASETS: dict[str, Source] = {
     "digits": DIGITS,
     "mnist": MNIST,
     "fashion_mnist": FASHION_MNIST,
+    "svhn": SVHN_CROPPED,
+    "gtsrb10": GTSRB10_SIGNS,
+    "supertraffic10": SUPERTRAFFIC10,
 }

@@ -180,7 +180,7 @@ class Source(ABC):
         """The increasing budgets of the accuracy curves, by norm; they contain the tables' ones."""
         return {
             norm: tuple(
-                main if factor == 1 else round(factor * main, 6)
+                main if factor == 1 else round(factor * main, 12)
                 for factor in _CURVE
                 if factor * main <= norm.largest(self.task.shape)
             )

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pooch
 import requests
+from rich.console import Console
 
 _APPLICATION = "benchmark-of-refused-defenses"
 _TIMEOUT_SECONDS = 30
@@ -28,17 +29,20 @@ class OfficialFile:
         url: where it is published.
         digest: ``algorithm:hex`` of the *decompressed* content, so that recompressing does not
             matter; None where no official digest is known, and the data are then "unverified".
+        extracted: the path that extracting an archive leaves behind, accepted in its place.
     """
 
     name: str
     url: str
     digest: str | None = None
+    extracted: str | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
         """The names under which it may lie in a folder."""
         plain = self.name.removesuffix(".gz")
-        return (self.name,) if plain == self.name else (self.name, plain)
+        accepted = (self.name, plain, self.extracted or self.name)
+        return tuple(dict.fromkeys(accepted))
 
 
 def data_folder(dataset: str, folder: Path | None = None) -> Path:
@@ -61,7 +65,7 @@ def obtain(file: OfficialFile, folder: Path) -> Path:
         OSError: it is neither there nor to be had; says what, where to put it, and its URL.
     """
     for name in file.names:
-        if (folder / name).is_file():
+        if (folder / name).exists():
             return folder / name
     return _download(file, folder)
 
@@ -90,8 +94,10 @@ def note(file: OfficialFile, data: bytes | Path) -> str:
         file: what it should be.
         data: its decompressed bytes, or the path of an uncompressed file.
     """
+    if isinstance(data, Path) and data.name != file.name:
+        return f"{file.name} was extracted beforehand, unverified"
     if file.digest is None:
-        return f"{file.name} is unverified: no official digest is known"
+        return f"{file.name} unverified, as no official digest is known"
     if isinstance(data, bytes):
         same = _matches(file.digest, io.BytesIO(data))
     else:
@@ -111,8 +117,8 @@ def _matches(digest: str, stream: io.BytesIO | io.BufferedReader) -> bool:
 
 
 def _download(file: OfficialFile, folder: Path) -> Path:
-    where = f"put {file.name} into {folder}; it comes from {file.url}"
     target = folder / file.name
+    Console(stderr=True).print(f"downloading {file.url}", highlight=False, soft_wrap=True)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".download-", dir=folder) as draft, _quiet_pooch():
@@ -125,19 +131,34 @@ def _download(file: OfficialFile, folder: Path) -> Path:
                     downloader=pooch.HTTPDownloader(timeout=_TIMEOUT_SECONDS),
                 )
             )
-            if file.digest is not None and note(file, content(got)):
-                raise OSError("the download differs from the official file and was discarded")
+            if file.digest is not None and note(file, content(got) if got.suffix == ".gz" else got):
+                raise OSError("what came differs from the official file and was discarded")
             got.replace(target)
-    except (OSError, requests.RequestException) as error:
+    except OSError as error:
         raise FileNotFoundError(
-            f"{target} is missing and could not be downloaded: {error}; {where}"
+            f"{target} is missing and could not be downloaded ({_reason(error)}); "
+            f"put the file there, it comes from {file.url}"
         ) from error
     return target
 
 
+def _reason(error: OSError) -> str:
+    match error:
+        case requests.HTTPError() if error.response is not None:
+            return f"the server answered {error.response.status_code}"
+        case requests.exceptions.ChunkedEncodingError():
+            return "the transfer was cut off"
+        case requests.Timeout():
+            return f"the server was silent for {_TIMEOUT_SECONDS} seconds"
+        case requests.ConnectionError():
+            return "the server could not be reached"
+        case _:
+            return str(error)
+
+
 @contextmanager
 def _quiet_pooch() -> Iterator[None]:
-    """Pooch suggests on stderr to pin the compressed digest; ours is of the content."""
+    """Pooch suggests on stderr to pin the digest of what came; ours is of its content."""
     logger = pooch.get_logger()
     level = logger.level
     logger.setLevel(logging.WARNING)
