@@ -2,28 +2,26 @@
 
     <cache>/examples/<cell id>/<first>.safetensors
 
-is one block of a cell, named after the place of its first sample among the cell's samples. It holds ``samples`` (n,) int64, ``index`` (E, n) int32 and ``points`` (P, C, H, W) float32:
-the point of epsilon e and sample i is ``points[index[e, i]]``, or the image itself where the index
-is -1. The cache is $BENCH_CACHE, by default the user's cache folder; deleting it loses no record.
+is one block of a cell, named after the place of its first sample among the cell's samples. It
+holds ``samples`` (n,) int64, ``index`` (E, n) int32 and ``points`` (P, C, H, W) float32: the point
+of epsilon e and sample i is ``points[index[e, i]]``, or the image itself where the index is -1.
+Deleting the cache loses no record.
 """
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pooch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load as parse
 from safetensors.numpy import save as serialise
 
 from benchmark.cells import Cell
-from benchmark.storage import keep
+from benchmark.storage import cache_folder, keep
 
-_APPLICATION = "benchmark-of-refused-defenses"
 _THE_IMAGE = -1
 
 
@@ -40,12 +38,6 @@ class Examples:
     samples: NDArray[np.int64]
     images: NDArray[np.float32]
     points: NDArray[np.float32]
-
-
-def cache_folder() -> Path:
-    """$BENCH_CACHE, else the user's cache folder."""
-    chosen = os.environ.get("BENCH_CACHE")
-    return Path(chosen).expanduser() if chosen else Path(pooch.os_cache(_APPLICATION))
 
 
 def examples_folder(cell: Cell) -> Path:

@@ -107,7 +107,7 @@ def read(paths: Iterable[Path]) -> pd.DataFrame:
     """
     frames = [load(path)[0] for path in paths]
     filled = [frame for frame in frames if len(frame)]
-    return pd.concat(filled or [_empty()], ignore_index=True)
+    return pd.concat(filled or [no_rows()], ignore_index=True)
 
 
 def provenance(path: Path) -> dict[str, Any]:
@@ -148,7 +148,8 @@ def describe(cell: Cell) -> dict[str, Any]:
     return {**asdict(cell), "epsilons": list(cell.epsilons), "samples": list(cell.samples)}
 
 
-def _empty() -> pd.DataFrame:
+def no_rows() -> pd.DataFrame:
+    """What a cell that does not apply holds."""
     return pd.DataFrame({column: [] for column in COLUMNS}).astype(COLUMNS)
 
 

@@ -1,7 +1,17 @@
-"""Files that are either whole or absent: temporary name, fsync, rename."""
+"""Files that are either whole or absent: temporary name, fsync, rename. And where caches lie."""
 
 import os
 from pathlib import Path
+
+import pooch
+
+APPLICATION = "benchmark-of-refused-defenses"
+
+
+def cache_folder() -> Path:
+    """$BENCH_CACHE, else the user's cache folder: what can be made again."""
+    chosen = os.environ.get("BENCH_CACHE")
+    return Path(chosen).expanduser() if chosen else Path(pooch.os_cache(APPLICATION))
 
 
 def keep(path: Path, data: bytes) -> None:
@@ -24,6 +34,17 @@ def keep(path: Path, data: bytes) -> None:
             f"{path} could not be written ({reason}); everything finished before it is kept, "
             "so make room or name another folder and run the same command again",
         ) from error
+
+
+def require_writable(folder: Path) -> None:
+    """Make the folder and try it, before hours go into what could not be kept.
+
+    Raises:
+        OSError: nothing can be written there.
+    """
+    probe = folder / ".writable"
+    keep(probe, b"")
+    _discard(probe)
 
 
 def _write_through(path: Path, data: bytes) -> None:

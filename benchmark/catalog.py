@@ -1,0 +1,214 @@
+"""From names at the command line to objects: look-ups that suggest, attack specifications, lists.
+
+An attack specification is ``name[field=value,...]@surrogate``, for example
+``pgd-linf[steps=100,restarts=5,eot=3]@fixed_latent``. Fields are those of the registered attack's
+dataclass, and ``eot``, the samples averaged per query. What a specification does not name comes
+from the preset, and from the registered attack where the preset is silent.
+"""
+
+import re
+import types
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields, replace
+from difflib import get_close_matches
+from typing import Any, TypeVar, get_args, get_type_hints
+
+from attacks import ATTACKS, SUITES
+from attacks.base import Attack
+from benchmark.datasets import DATASETS
+from benchmark.presets import PRESETS, Preset
+from defenses import DEFENSES
+from defenses.base import Recipe
+
+T = TypeVar("T")
+
+EOT = "eot"
+_FORBIDDEN = ("norm", "view")
+_RESTARTS = "restarts"
+_SPECIFICATION = re.compile(
+    r"(?P<name>[^\[\]@]+)(?:\[(?P<fields>[^\[\]]*)\])?(?:@(?P<surrogate>[^\[\]@]+))?"
+)
+_SEPARATOR = re.compile(r",(?![^\[\]]*\])")
+_WORDS = {"true": True, "false": False}
+
+
+def lookup(kind: str, name: str, registry: Mapping[str, T]) -> T:
+    """The entry of a registry.
+
+    Raises:
+        LookupError: unknown name; says the nearest one and all that exist.
+    """
+    if name in registry:
+        return registry[name]
+    near = get_close_matches(name, registry, n=1)
+    guess = f"did you mean {near[0]!r}? " if near else ""
+    raise LookupError(f"unknown {kind} {name!r}; {guess}available: {', '.join(registry)}")
+
+
+def split_names(texts: Iterable[str]) -> tuple[str, ...]:
+    """Comma-separated, repeatable options as names; commas inside brackets belong to the name."""
+    names = (part.strip() for text in texts for part in _SEPARATOR.split(text))
+    return tuple(dict.fromkeys(name for name in names if name))
+
+
+def expand(specs: Iterable[str], suites: Mapping[str, Sequence[str]] = SUITES) -> tuple[str, ...]:
+    """Specifications with suites replaced by their members, in order, each once.
+
+    ``all_l2@classifier`` puts every member on that surrogate.
+    """
+    expanded: list[str] = []
+    for spec in specs:
+        name, at, surrogate = spec.partition("@")
+        expanded += (
+            [member + at + surrogate for member in suites[name]] if name in suites else [spec]
+        )
+    return tuple(dict.fromkeys(expanded))
+
+
+def parse_attack(
+    spec: str,
+    preset: Preset | None,
+    channels: int,
+    attacks: Mapping[str, Attack] = ATTACKS,
+    suites: Mapping[str, Sequence[str]] = SUITES,
+) -> tuple[str, Attack]:
+    """The label and the attack of one specification.
+
+    Args:
+        spec: see the module.
+        preset: whose ``restarts`` for this number of channels (for attacks registered with more
+            than one), then whose fields, are applied before the specification's own; None leaves
+            the attack as registered.
+        channels: of the images.
+
+    Returns: the canonical specification without surrogate (what was written, sorted by field), and
+        the attack.
+
+    Raises:
+        LookupError: unknown attack or field.
+        ValueError: not a specification, or a value of the wrong type.
+    """
+    match = _SPECIFICATION.fullmatch(spec)
+    if match is None:
+        raise ValueError(
+            f"attack must look like name[field=value,...]@surrogate, got {spec!r}; "
+            "for example pgd-l2[steps=100,restarts=5]@classifier"
+        )
+    name = match["name"]
+    registered = {**attacks, **dict.fromkeys(suites)}
+    attack = lookup("attack", name, registered)
+    if attack is None:
+        raise ValueError(f"attack must be a single one here, got the suite {name!r}")
+    types_ = _types_of(attack)
+    given = {
+        field: _value(name, field, text, types_)
+        for field, text in (
+            _pair(spec, item) for item in (match["fields"] or "").split(",") if item
+        )
+    }
+    if preset is not None:
+        restarts = preset.restarts.get(channels)
+        if restarts is not None and getattr(attack, _RESTARTS, 1) > 1:
+            attack = replace(attack, **{_RESTARTS: restarts})
+        attack = _with_fields(name, attack, preset.attacks.get(name, {}))
+    attack = _with_fields(name, attack, given)
+    if match["surrogate"]:
+        attack = replace(attack, view=replace(attack.view, surrogate=match["surrogate"]))
+    written = ",".join(f"{field}={_text(given[field])}" for field in sorted(given))
+    return (f"{name}[{written}]" if written else name), attack
+
+
+def recipe_for(name: str, preset: Preset, defenses: Mapping[str, Recipe] = DEFENSES) -> Recipe:
+    """A registered defense with the preset's fields.
+
+    Raises:
+        LookupError: unknown defense, or the preset names a field that it does not have.
+    """
+    found = lookup("defense", name, defenses)
+    overrides = preset.defenses.get(name, {})
+    known = {field.name: None for field in fields(found)}
+    for field in overrides:
+        lookup(f"field of defense {name!r}:", field, known)
+    return replace(found, **overrides)
+
+
+def listing() -> str:
+    """Every data set, defense, attack, suite and preset with one line each."""
+    sections: dict[str, dict[str, str]] = {
+        "data sets": {name: source.summary for name, source in DATASETS.items()},
+        "defenses": {name: entry.summary for name, entry in DEFENSES.items()},
+        "attacks": {name: _summary(attack) for name, attack in ATTACKS.items()},
+        "suites": {name: ", ".join(members) for name, members in SUITES.items()},
+        "presets": {name: preset.summary for name, preset in PRESETS.items()},
+    }
+    return "\n".join(
+        f"{title}\n" + "".join(f"  {name:<20} {line}\n" for name, line in lines.items())
+        for title, lines in sections.items()
+    )
+
+
+def _summary(attack: Attack) -> str:
+    first = (type(attack).__doc__ or "").partition("\n")[0].rstrip(".")
+    settings = ", ".join(
+        f"{field.name}={_text(getattr(attack, field.name))}"
+        for field in fields(attack)
+        if field.name not in _FORBIDDEN and field.repr
+    )
+    return f"[{attack.norm}] {first}" + (f" ({settings})" if settings else "")
+
+
+def _types_of(attack: Attack) -> dict[str, Any]:
+    """Field -> type, of the fields a specification may set."""
+    hints = get_type_hints(type(attack))
+    settable = {
+        field.name: hints[field.name]
+        for field in fields(attack)
+        if field.init and field.name not in _FORBIDDEN
+    }
+    return {**settable, EOT: int}
+
+
+def _with_fields(name: str, attack: Attack, values: Mapping[str, Any]) -> Attack:
+    types_ = _types_of(attack)
+    for field in values:
+        lookup(f"field of attack {name!r}:", field, types_)
+    plain = {field: value for field, value in values.items() if field != EOT}
+    if EOT in values:
+        if values[EOT] < 1:
+            raise ValueError(f"eot of attack {name!r} must be at least 1, got {values[EOT]}")
+        plain["view"] = replace(attack.view, samples=values[EOT])
+    return replace(attack, **plain)
+
+
+def _pair(spec: str, item: str) -> tuple[str, str]:
+    field, equals, text = (part.strip() for part in item.partition("="))
+    if not (field and equals and text):
+        raise ValueError(f"field of attack {spec!r} must look like steps=100, got {item!r}")
+    return field, text
+
+
+def _value(name: str, field: str, text: str, types_: Mapping[str, Any]) -> bool | int | float | str:
+    """A field's value from its text, of the type the dataclass declares."""
+    declared = lookup(f"field of attack {name!r}:", field, types_)
+    union = get_args(declared) if isinstance(declared, types.UnionType) else (declared,)
+    if bool in union:
+        if text.lower() in _WORDS:
+            return _WORDS[text.lower()]
+        raise ValueError(f"{field} of attack {name!r} must be true or false, got {text!r}")
+    for kind, noun in ((int, "an integer"), (float, "a number")):
+        if kind in union:
+            try:
+                return kind(text)
+            except ValueError as error:
+                raise ValueError(
+                    f"{field} of attack {name!r} must be {noun}, got {text!r}"
+                ) from error
+    if str in union:
+        return text
+    raise ValueError(
+        f"{field} of attack {name!r} must be set in Python, not in a specification, got {text!r}"
+    )
+
+
+def _text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

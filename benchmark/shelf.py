@@ -1,0 +1,75 @@
+"""What a sweep takes from the shelf: data sets, attacks, and trained defenses."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from attacks import ATTACKS
+from attacks.base import Attack
+from benchmark import catalog, train, weights
+from benchmark.datasets import DATASETS, Dataset, Source
+from benchmark.presets import Preset
+from benchmark.progress import Progress
+from benchmark.work import Load
+from defenses.base import Defense, Recipe, Task
+
+
+@dataclass(frozen=True)
+class Armed:
+    """A trained defense as the runner sees it.
+
+    Args:
+        name: registered name.
+        repr: its recipe with every field.
+        digest: hash of its weights.
+        load: makes it, in any process.
+    """
+
+    name: str
+    repr: str
+    digest: str
+    load: Load
+
+    @cached_property
+    def example(self) -> Defense:
+        """The defense in this process, on the CPU, to see what it offers."""
+        return self.load("cpu")
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """Where a sweep finds what its plan names.
+
+    Args:
+        sources: data sets by name.
+        attacks: by name.
+        arm: finds or trains a defense: (data set, name, preset, device, progress) -> `Armed`.
+    """
+
+    sources: Mapping[str, Source]
+    attacks: Mapping[str, Attack]
+    arm: Callable[[Dataset, str, Preset, str, Progress], Armed]
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """Loads stored weights."""
+
+    weights: weights.Weights
+    recipe: Recipe
+    task: Task
+
+    def __call__(self, device: str) -> Defense:
+        return weights.load_defense(self.weights, self.recipe, self.task, device)
+
+
+def arm_registered(
+    dataset: Dataset, name: str, preset: Preset, device: str, progress: Progress
+) -> Armed:
+    """A registered defense, trained now unless its weights are stored."""
+    recipe = catalog.recipe_for(name, preset)
+    stored = train.ensure(dataset, name, preset, device=device, progress=progress)
+    return Armed(name, repr(recipe), stored.digest, _Stored(stored, recipe, dataset.task))
+
+
+REGISTERED = Shelf(DATASETS, ATTACKS, arm_registered)

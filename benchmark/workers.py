@@ -1,0 +1,111 @@
+"""Running units of work: in this process, on several processes, or on a dask cluster (joblib)."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import BrokenExecutor
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import joblib
+import torch
+
+from benchmark.work import Unit, measure
+
+BACKENDS = ("loky", "dask")
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Who computes; made by `Workers.of`, which checks.
+
+    Args:
+        jobs: processes; 1 is this process.
+        device: as torch names it; every worker of ``cuda`` has one device, in turn.
+        backend: one of `BACKENDS`.
+        scheduler: address of a dask scheduler.
+    """
+
+    jobs: int
+    device: str
+    backend: str = "loky"
+    scheduler: str | None = None
+
+    @classmethod
+    def of(
+        cls, jobs: int | None, device: str, backend: str = "loky", scheduler: str | None = None
+    ) -> "Workers":
+        """Checked settings; ``jobs`` None is one per processor, and one on accelerators.
+
+        Raises:
+            ValueError: no such device or backend, fewer than one job, dask without an address.
+        """
+        chosen = available_device(device)
+        if jobs is not None and jobs < 1:
+            raise ValueError(f"jobs must be at least 1, got {jobs}")
+        if backend not in BACKENDS:
+            raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
+        if backend == "dask" and scheduler is None:
+            raise ValueError(
+                "scheduler must be the address of a dask scheduler for backend dask, got none; "
+                "add --scheduler tcp://host:8786"
+            )
+        if backend != "dask" and scheduler is not None:
+            raise ValueError(f"scheduler must come with backend dask, got {backend}")
+        default = joblib.cpu_count() if chosen == "cpu" else 1
+        return cls(jobs or default, chosen, backend, scheduler)
+
+    def run(self, units: Sequence[Unit], results: Path) -> Iterator[tuple[str, int]]:
+        """Compute units, in any order; each is on disk when its cell id and size come out.
+
+        Raises:
+            OSError: files can't be written, or a worker died.
+        """
+        if self.backend == "loky" and self.jobs == 1:
+            yield from (measure(unit, self.device, results) for unit in units)
+            return
+        with self._context():
+            tasks = (joblib.delayed(measure)(unit, self.device, results) for unit in units)
+            parallel = joblib.Parallel(
+                n_jobs=self.jobs,
+                return_as="generator_unordered",
+                batch_size=1,
+                max_nbytes=None,
+            )
+            try:
+                yield from parallel(tasks)
+            except BrokenExecutor as error:
+                raise ChildProcessError(
+                    "a worker process died, perhaps for lack of memory; everything finished is "
+                    "kept: run the same command again, with fewer --jobs"
+                ) from error
+
+    def _context(self) -> AbstractContextManager[object]:
+        if self.backend == "loky":
+            return nullcontext()
+        try:
+            from distributed import Client  # noqa: PLC0415
+        except ImportError as error:
+            raise ValueError(
+                "backend dask must have dask.distributed installed, got none; "
+                "pip install 'benchmark-of-refused-defenses[dask]'"
+            ) from error
+        Client(self.scheduler)
+        context: AbstractContextManager[object] = joblib.parallel_config(backend="dask")
+        return context
+
+
+def available_device(name: str) -> str:
+    """``auto`` resolved, anything else checked.
+
+    Raises:
+        ValueError: this machine has no such device.
+    """
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(
+            f"device must be available here, got {name!r}; use cpu, or auto for the best there is"
+        ) from error
+    return name
