@@ -18,6 +18,7 @@ from rich.console import Console
 
 _APPLICATION = "benchmark-of-refused-defenses"
 _TIMEOUT_SECONDS = 30
+_CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ def _download(file: OfficialFile, folder: Path) -> Path:
                     known_hash=None,
                     fname=file.name,
                     path=draft,
-                    downloader=pooch.HTTPDownloader(timeout=_TIMEOUT_SECONDS),
+                    downloader=_stream,
                 )
             )
             if file.digest is not None and note(file, content(got) if got.suffix == ".gz" else got):
@@ -140,6 +141,17 @@ def _download(file: OfficialFile, folder: Path) -> Path:
             f"put the file there, it comes from {file.url}"
         ) from error
     return target
+
+
+def _stream(url: str, output: str, _: pooch.Pooch | None) -> None:
+    """Pooch's downloader that closes the connection whatever happens (pooch's own does not)."""
+    with (
+        requests.get(url, stream=True, timeout=_TIMEOUT_SECONDS) as response,
+        Path(output).open("wb") as file,
+    ):
+        response.raise_for_status()
+        for chunk in response.iter_content(_CHUNK_BYTES):
+            file.write(chunk)
 
 
 def _reason(error: OSError) -> str:

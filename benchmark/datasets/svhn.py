@@ -17,6 +17,18 @@ _ZERO = 10
 """The label that the authors give to the digit 0."""
 
 
+_UNREADABLE = (
+    MatReadError,
+    ValueError,
+    TypeError,
+    NotImplementedError,
+    KeyError,
+    OSError,
+    zlib.error,
+)
+"""What SciPy raises on broken files, beside its own error."""
+
+
 def read_mat(path: Path) -> Split:
     """Images and labels of one MATLAB file: X (32, 32, 3, N) uint8, y (N, 1) in 1..10.
 
@@ -26,14 +38,7 @@ def read_mat(path: Path) -> Split:
     try:
         arrays: dict[str, Any] = loadmat(path, variable_names=("X", "y"))
         images, labels = arrays["X"], arrays["y"].ravel()
-    except (
-        MatReadError,
-        ValueError,
-        TypeError,
-        NotImplementedError,
-        KeyError,
-        zlib.error,
-    ) as error:
+    except _UNREADABLE as error:
         raise OSError(
             f"{path} must be a MATLAB file with X and y, got an unreadable one ({error}); "
             "replace it with the official file"
