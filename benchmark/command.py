@@ -14,6 +14,7 @@ LookupError or OSError with a sentence. Tests call ``main(["--dataset", "digits"
 import os
 import sys
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import typer
 
@@ -22,8 +23,16 @@ INTERRUPTED = 130
 TRACEBACK_VARIABLE = "BENCH_TRACEBACK"
 
 
-def command(function: Callable[..., int | None]) -> Callable[[Sequence[str] | None], int]:
-    """The entry point of a Typer function: arguments (None: the process's own) -> exit code.
+class Main(Protocol):
+    """An entry point."""
+
+    def __call__(self, arguments: Sequence[str] | None = None) -> int:
+        """Arguments (None: the process's own) -> exit code."""
+        ...
+
+
+def command(function: Callable[..., int | None]) -> Main:
+    """The entry point of a Typer function.
 
     ``BENCH_TRACEBACK=1`` in the environment raises errors instead of shortening them.
     """

@@ -1,0 +1,148 @@
+"""Measure defenses under attacks: ``python -m benchmark.run --dataset digits --attack all_l2``."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from attacks.threat import Norm
+from benchmark import catalog, records, tables
+from benchmark.command import command
+from benchmark.presets import PRESETS
+from benchmark.progress import Progress
+from benchmark.runner import Plan, sweep
+from benchmark.workers import BACKENDS
+from defenses import DEFENSES
+
+DEFAULT_DEFENSES = ("cnn", "adv_linf", "adv_l2", "abs", "eabs")
+DEFAULT_ATTACKS = ("all_linf", "all_l2")
+
+
+def run(
+    *,
+    dataset: Annotated[str, typer.Option(help="Data set.")] = "digits",
+    defense: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Defenses, comma separated or repeated.",
+            show_default=",".join(DEFAULT_DEFENSES),
+        ),
+    ] = None,
+    attack: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Attacks or suites, comma separated or repeated; 'pgd-l2\\[steps=100]@classifier' "
+            "sets a field and a surrogate.",
+            show_default=",".join(DEFAULT_ATTACKS),
+        ),
+    ] = None,
+    epsilons: Annotated[
+        str | None,
+        typer.Option(
+            help="Radii such as 0.5,1,1.5 or 8/255, for every norm.",
+            show_default="the data set's",
+        ),
+    ] = None,
+    samples: Annotated[
+        int | None, typer.Option(help="Test images.", show_default="the preset's")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Root of all seeds.")] = 0,
+    preset: Annotated[str, typer.Option(help=f"Budgets: {', '.join(PRESETS)}.")] = "quick",
+    jobs: Annotated[
+        int | None, typer.Option(help="Processes.", show_default="one per core; 1 on cuda")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "auto",
+    results: Annotated[Path, typer.Option(help="Folder for records and tables.")] = Path("results"),
+    backend: Annotated[str, typer.Option(help=f"{' or '.join(BACKENDS)}.")] = "loky",
+    scheduler: Annotated[
+        str | None, typer.Option(help="Address of a dask scheduler, such as tcp://host:8786.")
+    ] = None,
+    list_: Annotated[
+        bool, typer.Option("--list", help="Show data sets, defenses, attacks, suites, presets.")
+    ] = False,
+) -> None:
+    """Measure defenses under attacks and print accuracy tables.
+
+    Finished cells are kept: the same command after an interruption goes on where it stopped.
+    """
+    if list_:
+        print(catalog.listing(), end="")
+        return
+    plan = Plan(
+        dataset=dataset,
+        defenses=catalog.split_names(defense or DEFAULT_DEFENSES),
+        attacks=catalog.expand(catalog.split_names(attack or DEFAULT_ATTACKS)),
+        preset=catalog.lookup("preset", preset, PRESETS),
+        epsilons=dict.fromkeys(Norm, numbers(epsilons)) if epsilons else {},
+        samples=samples,
+        seed=seed,
+    )
+    for name in plan.defenses:
+        catalog.lookup("defense", name, DEFENSES)
+    with Progress() as progress:
+        paths = sweep(
+            plan,
+            results=results,
+            jobs=jobs,
+            device=device,
+            backend=backend,
+            scheduler=scheduler,
+            progress=progress,
+        )
+    title = f"Robust accuracy on {dataset}, preset {preset}"
+    tables.show(paths, title)
+    for path in tables.write(paths, results / dataset, _stem(plan), title):
+        print(f"wrote {path}")
+    print(f"wrote {len(paths)} records in {paths[0].parent}")
+    _require_success(paths)
+
+
+def numbers(text: str) -> tuple[float, ...]:
+    """Comma-separated numbers; fractions such as 8/255 are welcome.
+
+    Raises:
+        ValueError: something else.
+    """
+    try:
+        return tuple(_number(part.strip()) for part in text.split(","))
+    except (ValueError, ZeroDivisionError) as error:
+        raise ValueError(
+            f"epsilons must be numbers separated by commas, got {text!r}; "
+            "for example 0.5,1,1.5 or 8/255"
+        ) from error
+
+
+def _number(text: str) -> float:
+    numerator, slash, denominator = text.partition("/")
+    return float(numerator) / float(denominator) if slash else float(numerator)
+
+
+def _stem(plan: Plan) -> str:
+    """The tables' file name: the preset, and what differs from its defaults."""
+    samples = "" if plan.samples is None else f"-n{plan.samples}"
+    return f"accuracy-{plan.preset.name}{samples}" + (f"-seed{plan.seed}" if plan.seed else "")
+
+
+def _require_success(paths: Sequence[Path]) -> None:
+    """Raise the first cell's error, if there is one.
+
+    Raises:
+        ValueError: some cells failed; the next run computes them again.
+    """
+    known = [records.provenance(path) for path in paths]
+    failed = [metadata for metadata in known if metadata["error"] is not None]
+    if failed:
+        cell = records.cell_of(failed[0]).title
+        reason = failed[0]["error"].splitlines()[-1]
+        raise ValueError(
+            f"{len(failed)} of {len(paths)} cells failed, first {cell}: {reason}; the record's "
+            "metadata holds the traceback, and the same command tries them again"
+        )
+
+
+main = command(run)
+
+if __name__ == "__main__":
+    sys.exit(main())
