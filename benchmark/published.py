@@ -217,3 +217,17 @@ def _same_ball(number: Published, norm: str, epsilon: float) -> bool:
         and number.epsilon is not None
         and math.isclose(number.epsilon, epsilon, rel_tol=_RELATIVE_TOLERANCE)
     )
+
+
+def defense_rank(name: str) -> int:
+    """The defense's place in the papers' tables; unknown ones come after all others."""
+    return _rank([number.defense == name for number in results()])
+
+
+def attack_rank(label: str) -> int:
+    """The attack's place in the papers' tables; unknown ones come after all others."""
+    return _rank([covers(label, number.attack) for number in results()])
+
+
+def _rank(matches: list[bool]) -> int:
+    return matches.index(True) if True in matches else len(matches)

@@ -206,6 +206,13 @@ def read(paths: Iterable[Path]) -> Scores:
     )
 
 
+def split_key(key: str) -> tuple[str, str, str]:
+    """A key's name, surrogate and configuration hash; the last two may be empty."""
+    label, _, configuration = key.partition(" (")
+    name, _, surrogate = label.partition("@")
+    return name, surrogate, configuration.rstrip(")")
+
+
 def _severities(frame: pd.DataFrame, metadata: dict[str, Any]) -> pd.DataFrame:
     """Norm, epsilon, sample and severity of one file; a crash without rows failed everywhere."""
     if frame.empty and metadata["error"]:

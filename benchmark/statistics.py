@@ -169,23 +169,33 @@ def cochrans_q(correct: Mapping[str, "pd.Series[bool]"]) -> tuple[float, float] 
     return float(result.statistic), float(result.pvalue)
 
 
+def fewest_discordant(alpha: float = ALPHA) -> int:
+    """The fewest discordant pairs, all in one direction, with which the exact test reaches alpha.
+
+    k such pairs have p = 2^(1 - k).
+
+    Raises:
+        ValueError: alpha outside (0, 1).
+    """
+    if not 0 < alpha < 1:
+        raise ValueError(f"alpha must be between 0 and 1, got {alpha}; 0.01 is usual")
+    return math.ceil(1 - math.log2(alpha))
+
+
 def smallest_difference(n: int, alpha: float = ALPHA) -> float | None:
     """The smallest difference between two accuracies that ``n`` samples can show, in points.
 
-    With k discordant pairs, all in one direction, the exact test gives p = 2^(1 - k); the answer
-    is 100 k / n for the smallest k with p <= alpha. Any difference that is smaller stays above
-    alpha, whatever its direction or the correction for several pairs.
+    Any smaller difference stays above alpha, however the discordant pairs divide and before any
+    correction for several comparisons.
 
     Returns: percentage points, or None where not even a difference of 100 points would show.
 
     Raises:
-        ValueError: no samples, or alpha outside (0, 1).
+        ValueError: no samples, or as `fewest_discordant`.
     """
     if n < 1:
         raise ValueError(f"n must be at least 1, got {n}; a comparison needs samples")
-    if not 0 < alpha < 1:
-        raise ValueError(f"alpha must be between 0 and 1, got {alpha}; 0.01 is usual")
-    needed = math.ceil(1 - math.log2(alpha))
+    needed = fewest_discordant(alpha)
     return None if needed > n else 100 * needed / n
 
 

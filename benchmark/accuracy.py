@@ -1,0 +1,257 @@
+"""The accuracy table: clean, each attack, the worst attack of each norm; a column per defense."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import product
+
+import pandas as pd
+
+from benchmark import published
+from benchmark.cells import CLEAN
+from benchmark.scores import Score, Scores, split_key
+from benchmark.sheet import Entry, Footnotes, Line, Sheet
+
+MOST_RADII = 3
+NORM_NAMES = {
+    "linf": "Linf",
+    "l2": "L2",
+    "l1": "L1",
+    "l0": "L0",
+    "unrestricted": "unrestricted",
+}
+"""In the order of the tables."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which rows a table has and what they are called.
+
+    Args:
+        radii: epsilons shown, per norm in the order of the table.
+        row_by: attack field that names the rows; empty names them by their attack and adds the
+            worst case of each norm.
+        published_as: our attack label -> the label under which the paper's number is looked up.
+    """
+
+    radii: Mapping[str, tuple[float, ...]]
+    row_by: str = ""
+    published_as: Mapping[str, str] = field(default_factory=dict)
+
+    def row_name(self, attack: str) -> str:
+        """``pgd-linf[steps=10]``, or ``steps = 10`` where rows are named by a field."""
+        value = published.specification(split_key(attack)[0])[1].get(self.row_by)
+        if value is None:
+            return attack
+        return f"{self.row_by} = {value:g}" if isinstance(value, float) else str(value)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the table: an attack, or the worst of a norm (attack ``all``), at one radius."""
+
+    name: str
+    attack: str
+    norm: str = ""
+    epsilon: float = 0.0
+
+    def score(self, scores: Scores, defense: str) -> Score:
+        """What the records say in this row's field of a defense."""
+        if self.attack == CLEAN:
+            return scores.clean(defense)
+        if self.attack == published.ALL:
+            return scores.worst(defense, self.norm, self.epsilon)
+        return scores.score(defense, self.attack, self.norm, self.epsilon)
+
+
+def choose_radii(
+    scores: Scores, wanted: Mapping[str, tuple[float, ...]] | None = None
+) -> dict[str, tuple[float, ...]]:
+    """Which epsilons of the records the table shows, per norm in the order of the table.
+
+    Args:
+        wanted: per norm; norms not named, and None, show all radii, but of a sweep over more than
+            three only those that a paper printed for the data set, else the middle one.
+
+    Raises:
+        ValueError: a wanted epsilon is not in the records.
+    """
+    chosen = {}
+    for norm in sorted(scores.attacks, key=list(NORM_NAMES).index):
+        present = scores.radii(norm)
+        if wanted is not None and norm in wanted:
+            chosen[norm] = tuple(_nearest(present, epsilon, norm) for epsilon in wanted[norm])
+        elif len(present) <= MOST_RADII:
+            chosen[norm] = present
+        else:
+            printed = published.radii(scores.dataset, norm)
+            matching = [p for p in present if any(abs(p - q) <= 1e-4 * q for q in printed)]
+            chosen[norm] = tuple(matching or [present[len(present) // 2]])
+    return chosen
+
+
+def rows(scores: Scores, layout: Layout) -> Iterator[Row]:
+    """The table's rows from top to bottom."""
+    yield Row("Clean", CLEAN)
+    for norm, radii in layout.radii.items():
+        for epsilon in radii:
+            for attack in scores.attacks[norm]:
+                yield Row(layout.row_name(attack), attack, norm, epsilon)
+            if not layout.row_by:
+                yield Row(f"All {NORM_NAMES[norm]}", published.ALL, norm, epsilon)
+
+
+def accuracy_sheet(scores: Scores, layout: Layout, title: str) -> Sheet:
+    """Accuracies with their Wilson intervals, the published number beside each."""
+    notes = Footnotes()
+
+    def entry(row: Row, defense: str) -> Entry:
+        score = row.score(scores, defense)
+        printed = _printed(scores, layout, row, defense)
+        remarks = [_remark(scores, row, defense, score), *_caveats(scores, layout, row, defense)]
+        marks = tuple(notes.mark(remark) for remark in remarks if remark)
+        aside = f"paper {', '.join(f'{number.value:g}' for number in printed)}" if printed else ""
+        if not score.measured:
+            return Entry(score.state, aside=aside, marks=marks)
+        low, high = score.interval
+        wide, brief = f"[{low:.1f}, {high:.1f}]", f"{low:.0f}–{high:.0f}"
+        return Entry(f"{score.accuracy:.1f}", wide, brief, aside, marks)
+
+    lines = _lines(scores, layout, entry)
+    return Sheet(title, scores.defenses, lines, tuple(notes.texts))
+
+
+def rejection_sheet(scores: Scores, layout: Layout, title: str) -> Sheet:
+    """Accuracy, error and rejection rate in percent; they add up to 100."""
+
+    def entry(row: Row, defense: str) -> Entry:
+        score = row.score(scores, defense)
+        if not score.measured:
+            return Entry(score.state)
+        counts = (score.correct, score.wrong, score.rejected)
+        return Entry(" / ".join(f"{100 * count / score.n:.1f}" for count in counts))
+
+    return Sheet(title, scores.defenses, _lines(scores, layout, entry))
+
+
+def tidy(scores: Scores, layout: Layout) -> pd.DataFrame:
+    """One row per field of the table: percentages, published number, and what to know of both."""
+    found = []
+    for row, defense in product(rows(scores, layout), scores.defenses):
+        score = row.score(scores, defense)
+        printed = _printed(scores, layout, row, defense)
+        low, high = score.interval if score.measured else (None, None)
+        attack, surrogate, configuration = split_key(row.attack)
+        remarks = [
+            score.state if score.n else "",
+            _remark(scores, row, defense, score),
+            *_caveats(scores, layout, row, defense),
+        ]
+        share = 100 / score.n if score.measured else None
+        found.append(
+            {
+                "dataset": scores.dataset,
+                "defense": defense,
+                "attack": f"{attack} ({configuration})" if configuration else attack,
+                "surrogate": surrogate,
+                "norm": row.norm,
+                "epsilon": row.epsilon,
+                "n": score.n,
+                "accuracy": share and share * score.correct,
+                "low": low,
+                "high": high,
+                "error": share and share * score.wrong,
+                "rejection": share and share * score.rejected,
+                "published": " ".join(f"{number.value:g}" for number in printed),
+                "note": "; ".join(remark for remark in remarks if remark),
+            }
+        )
+    shares = ["accuracy", "low", "high", "error", "rejection"]
+    frame = pd.DataFrame(found)
+    return frame.assign(**frame[shares].astype(float).round(4))
+
+
+def _lines(scores: Scores, layout: Layout, entry: Callable[[Row, str], Entry]) -> tuple[Line, ...]:
+    lines, ball = [], ("", 0.0)
+    for row in rows(scores, layout):
+        if ball != (row.norm, row.epsilon):
+            ball = (row.norm, row.epsilon)
+            brief = f"{NORM_NAMES[row.norm]} {radius_text(row.epsilon)}"
+            lines.append(Line(ball_name(*ball), brief=brief))
+        lines.append(Line(row.name, tuple(entry(row, defense) for defense in scores.defenses)))
+    return tuple(lines)
+
+
+def ball_name(norm: str, epsilon: float) -> str:
+    """``Linf, epsilon = 8/255``."""
+    name = NORM_NAMES[norm]
+    return f"{name}, epsilon = {radius_text(epsilon)}" if math.isfinite(epsilon) else name
+
+
+def radius_text(epsilon: float) -> str:
+    """A radius as papers print it: 0.3, 1.5, 8/255."""
+    levels = epsilon * 255
+    is_short = math.isclose(epsilon, round(epsilon, 3), rel_tol=1e-9)
+    if not is_short and math.isclose(levels, round(levels), rel_tol=1e-6):
+        return f"{round(levels)}/255"
+    return f"{epsilon:.4g}"
+
+
+def _printed(
+    scores: Scores, layout: Layout, row: Row, defense: str
+) -> tuple[published.Published, ...]:
+    label, surrogate, _ = split_key(row.attack)
+    return published.lookup(
+        dataset=scores.dataset,
+        defense=split_key(defense)[0],
+        attack=layout.published_as.get(label, label),
+        surrogate=surrogate,
+        norm=row.norm,
+        epsilon=row.epsilon,
+    )
+
+
+def _remark(scores: Scores, row: Row, defense: str, score: Score) -> str:
+    """What a reader must know about our number, or about its absence."""
+    if score.reason:
+        return f"{'no number' if score.applicable else 'not applicable'}: {score.reason}"
+    if row.attack != published.ALL:
+        return ""
+    left_out = [a for a in scores.attacks[row.norm] if (defense, a) in scores.not_applicable]
+    return f"without {', '.join(left_out)}: not applicable" if left_out else ""
+
+
+def _caveats(scores: Scores, layout: Layout, row: Row, defense: str) -> list[str]:
+    """What a reader must know about the published number."""
+    printed = _printed(scores, layout, row, defense)
+    found = [f"{number.source}: {number.caveat}" for number in printed if number.caveat]
+    conditions = {
+        name: value
+        for number in printed
+        for name, value in number.parameters.items()
+        if name not in published.specification(split_key(row.attack)[0])[1]
+    }
+    if conditions:
+        stated = ", ".join(f"{name} = {value:g}" for name, value in conditions.items())
+        found.append(f"published with {stated}")
+    if printed and row.attack == published.ALL:
+        theirs = published.attacks_under_all(scores.dataset, row.norm, split_key(defense)[0])
+        ours = [split_key(attack)[:2] for attack in scores.attacks[row.norm]]
+        same = len(ours) == len(theirs) and all(
+            any(not view and published.covers(attack, name) for attack, view in ours)
+            for name in theirs
+        )
+        if not same:
+            norm = NORM_NAMES[row.norm]
+            found.append(f"the paper's All {norm} is over {', '.join(sorted(theirs))}")
+    return found
+
+
+def _nearest(present: tuple[float, ...], wanted: float, norm: str) -> float:
+    for epsilon in present:
+        if math.isclose(epsilon, wanted, rel_tol=1e-6):
+            return epsilon
+    raise ValueError(
+        f"epsilon of {norm} must be one of {', '.join(map(radius_text, present)) or 'none'} "
+        f"in these records, got {radius_text(wanted)}; run the benchmark with it first"
+    )

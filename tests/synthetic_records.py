@@ -1,0 +1,87 @@
+"""Record files with chosen outcomes, as the runner would write them."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from benchmark import records
+from benchmark.cells import CLEAN, Cell
+from benchmark.records import COLUMNS
+
+LETTERS = {"c": "correct", "w": "wrong", "r": "rejected", "i": "invalid", "e": "error"}
+
+
+def write_cell(
+    results: Path,
+    defense: str,
+    attack: str = CLEAN,
+    outcomes: Mapping[float, str] | str = "",
+    *,
+    samples: Sequence[int] | None = None,
+    not_applicable: str | None = None,
+    error: str | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    **changes: Any,
+) -> Path:
+    """One record file; outcomes are letters per sample (c, w, r, i, e), per epsilon if attacked."""
+    per_epsilon = {0.0: outcomes} if isinstance(outcomes, str) else dict(outcomes)
+    label, _, surrogate = attack.partition("@")
+    count = max(len(text) for text in per_epsilon.values())
+    fields: dict[str, Any] = {
+        "dataset": "mnist",
+        "dataset_digest": "d" * 32,
+        "defense": defense,
+        "defense_repr": f"{defense.upper()}(epochs=1)",
+        "weights_digest": f"{defense}{'0' * 32}",
+        "attack": label,
+        "attack_repr": "" if attack == CLEAN else f"Attack(name='{label}')",
+        "surrogate": surrogate,
+        "norm": "" if attack == CLEAN else ("linf" if "linf" in label else "l2"),
+        "epsilons": tuple(sorted(per_epsilon)),
+        "samples": tuple(range(count) if samples is None else samples),
+        "seed": 0,
+        "votes": 3,
+    }
+    cell = Cell(**{**fields, **changes})
+    rows = [
+        {
+            **{column: 0 for column in COLUMNS},
+            "dataset": cell.dataset,
+            "defense": cell.defense,
+            "attack": cell.attack,
+            "surrogate": cell.surrogate,
+            "norm": cell.norm,
+            "epsilon": epsilon,
+            "sample": sample,
+            "outcome": LETTERS[letter],
+            "rejected": letter == "r",
+            "seed": cell.seed,
+            "cell": cell.id,
+        }
+        for epsilon, text in per_epsilon.items()
+        for sample, letter in zip(cell.samples, text, strict=False)
+    ]
+    description = {
+        **records.describe(cell),
+        "dataset_caveat": "",
+        "preset": "quick",
+        "versions": {"python": "3.12.1", "torch": "2.13.0"},
+        "commit": "0123456",
+        "device": "CPU",
+        "command": "python -m benchmark.run",
+        "wall_seconds": 61.5,
+        "cost": {"forward": 100, "backward": 50, "decoder": 0},
+        "not_applicable": not_applicable,
+        "error": error,
+        **(metadata or {}),
+    }
+    path = records.record_path(results, cell)
+    records.write(path, pd.DataFrame(rows, columns=list(COLUMNS)), description)
+    return path
+
+
+def letters(correct: int, wrong: int, rejected: int = 0) -> str:
+    """So many samples of each outcome, the correct ones first."""
+    return "c" * correct + "w" * wrong + "r" * rejected
