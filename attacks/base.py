@@ -1,10 +1,11 @@
 """What an attack is: it proposes candidates and never gives a verdict."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import ClassVar
 
-import torch
 from torch import Generator, Tensor
 
 from attacks.eot import View
@@ -19,10 +20,36 @@ class Attack(ABC):
     Args:
         norm: the distance that budgets limit.
         view: which differentiable view the attack queries, averaged over how many EOT samples.
+        confirmations: how often in a row a stochastic defense, as deployed, must be fooled before
+            the attack lets a sample go (no paper states one; a deterministic defense is asked
+            once). A lucky seed is no proof, and stopping on one would flatter the defense.
+
+    Raises:
+        ValueError: a count below 1, a number that is negative or not finite, or a norm that this
+            attack does not minimise.
     """
+
+    norms: ClassVar[tuple[Norm, ...]]
 
     norm: Norm
     view: View = field(default_factory=View)
+    confirmations: int = 3
+
+    def __post_init__(self) -> None:
+        for name in (each.name for each in fields(self)):
+            value = getattr(self, name)
+            match value:
+                case bool():
+                    continue
+                case int() if value < 1:
+                    raise ValueError(f"{name} must be at least 1, got {value}; raise it")
+                case float() if not math.isfinite(value) or value < 0:
+                    raise ValueError(f"{name} must be finite and not negative, got {value}; fix it")
+        if self.norm not in self.norms:
+            raise ValueError(
+                f"norm must be one of {', '.join(self.norms)} for {type(self).__name__}, "
+                f"got {self.norm}; choose another attack for that norm"
+            )
 
     @abstractmethod
     def __call__(
@@ -42,22 +69,3 @@ class Attack(ABC):
     def needs(self, defense: Defense) -> str | None:
         """Why the attack is not applicable to this defense, or None."""
         return None
-
-
-def evasion_logits(logits: Tensor, margin: Tensor, y: Tensor) -> Tensor:
-    """Logits (N, K) whose decision boundary is *wrong and accepted*.
-
-    The true class's logit is raised to max(true logit, best other logit + rejection margin), so
-    attacks that know only misclassification must also get the input accepted. A margin of -inf
-    (cannot reject) changes nothing.
-    """
-    true = logits.gather(1, y[:, None])
-    others = logits.scatter(1, y[:, None], -torch.inf).amax(dim=1, keepdim=True)
-    raised = torch.maximum(true, others + margin[:, None])
-    return logits.scatter(1, y[:, None], raised)
-
-
-def evades(defense: Defense, x: Tensor, y: Tensor, rng: Generator) -> Tensor:
-    """(N,) bool: the deployed defense, asked once, is wrong and accepts."""
-    decision = defense.decide(x, rng)
-    return (decision.classes != y) & ~decision.rejected

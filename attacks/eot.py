@@ -1,4 +1,4 @@
-"""Expectation over transformation (Athalye et al. 2018): a surrogate averaged over its randomness."""
+"""Expectation over transformation (Athalye et al. 2018): averaging over a defense's randomness."""
 
 from dataclasses import dataclass
 
@@ -20,6 +20,10 @@ class View:
 
     surrogate: str | None = None
     samples: int = 1
+
+    def __post_init__(self) -> None:
+        if self.samples < 1:
+            raise ValueError(f"samples must be at least 1, got {self.samples}; 1 is no averaging")
 
     def of(self, defense: Defense, rng: Generator) -> Surrogate:
         """The view of one defense, for one batch and one attack run."""

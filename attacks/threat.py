@@ -1,11 +1,14 @@
 """Norms: how large a perturbation is, and the nearest point within a budget."""
 
+import math
 from enum import StrEnum
 
 import torch
 from torch import Tensor
 
 _TINY = 1e-12
+_SLACK = 8
+"""Rounding steps by which a projected point stays inside its ball, so that measuring agrees."""
 
 
 class Norm(StrEnum):
@@ -27,7 +30,7 @@ class Norm(StrEnum):
             case Norm.L1:
                 return difference.abs().sum(dim=1)
             case Norm.L2:
-                return difference.norm(dim=1)
+                return difference.square().sum(dim=1).sqrt()
             case Norm.LINF:
                 return difference.abs().amax(dim=1)
             case Norm.UNRESTRICTED:
@@ -36,7 +39,7 @@ class Norm(StrEnum):
     def largest(self, shape: tuple[int, ...]) -> float:
         """The norm of the box's diagonal for an image (C, H, W): no budget needs to exceed it."""
         channels, *pixels = shape
-        area = float(torch.tensor(pixels).prod())
+        area = float(math.prod(pixels))
         match self:
             case Norm.L0:
                 return area
@@ -52,6 +55,8 @@ class Norm(StrEnum):
     def project(self, x: Tensor, candidate: Tensor, epsilon: Tensor | float) -> Tensor:
         """The candidate moved into the box and the ball around ``x``; the identity inside both.
 
+        The result's own `distance` is at most epsilon, rounding included.
+
         Args:
             x: centres (N, C, H, W) in [0, 1].
             candidate: points of the same shape.
@@ -64,10 +69,14 @@ class Norm(StrEnum):
         if self is Norm.UNRESTRICTED:
             return candidate
         radius = torch.as_tensor(epsilon, dtype=x.dtype, device=x.device).reshape(-1, 1, 1, 1)
+        rounding = _SLACK * torch.finfo(x.dtype).eps
         if self is Norm.LINF:
-            return torch.minimum(torch.maximum(candidate, x - radius), x + radius).clamp(0, 1)
+            inner = (radius - rounding).clamp_min(0)
+            nearest = torch.minimum(torch.maximum(candidate, x - inner), x + inner).clamp(0, 1)
+            return torch.where((candidate - x).abs() > radius, nearest, candidate)
         if self is Norm.L2:
             distance = self.distance(x, candidate).reshape(-1, 1, 1, 1)
-            shrunk = x + (candidate - x) * (radius / distance.clamp_min(_TINY))
-            return torch.where(distance > radius, shrunk, candidate)
+            inner = radius * (1 - rounding) - rounding
+            shrunk = x + (candidate - x) * (inner.clamp_min(0) / distance.clamp_min(_TINY))
+            return torch.where(distance > radius, shrunk.clamp(0, 1), candidate)
         raise ValueError(f"norm must have a projection (l2, linf, unrestricted), got {self}")

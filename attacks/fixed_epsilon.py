@@ -1,0 +1,87 @@
+"""Attacks that fill a given ball: restarts on survivors, and bisection over the budgets."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Generator, Tensor
+
+from attacks.base import Attack
+from attacks.evasion import Standing, ask, carry, votes_needed
+from defenses.base import Defense, Perturb
+from defenses.randomness import child
+
+
+@dataclass(frozen=True, kw_only=True)
+class FixedEpsilonAttack(Attack):
+    """An attack that searches one ball at a time.
+
+    A sample that survives the whole attack at one epsilon is taken to survive smaller ones, whose
+    balls lie inside, and a break is carried to every larger one. So each sample's smallest broken
+    epsilon is found by bisection, every probe with the full budget of restarts.
+
+    Args:
+        restarts: independent runs; each attacks the samples that survived those before.
+    """
+
+    restarts: int = 1
+
+    @abstractmethod
+    def perturb(
+        self, defense: Defense, x: Tensor, y: Tensor, epsilon: float, rng: Generator
+    ) -> Tensor:
+        """One run: the best points (N, C, H, W) found within ``epsilon``, confirmed by nobody."""
+
+    def during_training(self, epsilon: float) -> Perturb:
+        """This attack as the inner maximisation of adversarial training: one run, no questions."""
+
+        def perturb(defense: Defense, x: Tensor, y: Tensor, rng: Generator) -> Tensor:
+            return self.perturb(defense, x, y, epsilon, rng)
+
+        return perturb
+
+    @final
+    def __call__(
+        self, defense: Defense, x: Tensor, y: Tensor, epsilons: Sequence[float], rng: Generator
+    ) -> Tensor:
+        """Candidates (E, N, C, H, W); see `Attack.__call__`."""
+        candidates = x.repeat(len(epsilons), 1, 1, 1, 1)
+        standings = [Standing.unasked(x) for _ in epsilons]
+        lowest = torch.zeros(len(x), dtype=torch.long)
+        broken_from = torch.full((len(x),), len(epsilons))
+        while (unsettled := lowest < broken_from).any():
+            probe = (lowest + broken_from) // 2
+            for index in probe[unsettled].unique().tolist():
+                rows = (unsettled & (probe == index)).nonzero().squeeze(1)
+                here = rows.to(x.device)
+                found, standing = self._within(defense, x[here], y[here], epsilons[index], rng)
+                candidates[index, here] = found
+                standings[index].streak[here] = standing.streak
+                standings[index].lead[here] = standing.lead
+                broke = (standing.streak >= votes_needed(defense, self.confirmations)).cpu()
+                broken_from[rows[broke]] = index
+                lowest[rows[~broke]] = index + 1
+        carry(candidates, standings)
+        return candidates
+
+    def _within(
+        self, defense: Defense, x: Tensor, y: Tensor, epsilon: float, rng: Generator
+    ) -> tuple[Tensor, Standing]:
+        """All restarts in one ball: the most convincing candidates and their standing."""
+        best, standing = x.clone(), Standing.unasked(x)
+        rows = torch.arange(len(x), device=x.device)
+        for restart in range(self.restarts):
+            own = child(rng, "epsilon", epsilon, "restart", restart)
+            found = self.perturb(defense, x[rows], y[rows], epsilon, own)
+            found = self.norm.project(x[rows], found, epsilon)
+            asked = ask(defense, found, y[rows], child(own, "confirm"), self.confirmations)
+            better = asked.above(standing.of(rows))
+            best[rows[better]] = found[better]
+            standing.streak[rows[better]] = asked.streak[better]
+            standing.lead[rows[better]] = asked.lead[better]
+            rows = rows[asked.streak < votes_needed(defense, self.confirmations)]
+            if len(rows) == 0:
+                break
+        return best, standing

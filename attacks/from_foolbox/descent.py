@@ -1,0 +1,245 @@
+"""Projected gradient descent and its relatives, run by Foolbox."""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+import eagerpy as ep
+import torch
+from foolbox.attacks.gradient_descent_base import L2BaseGradientDescent, LinfBaseGradientDescent
+from foolbox.criteria import Misclassification
+from torch import Generator, Tensor
+
+from attacks.evasion import lead
+from attacks.fixed_epsilon import FixedEpsilonAttack
+from attacks.from_foolbox.bridge import (
+    SATURATION,
+    ScoreModel,
+    borrowed_randomness,
+    differentiable_in_inputs_only,
+)
+from attacks.random_directions import uniform_in_ball, unit_directions
+from attacks.recorder import Recorder
+from attacks.threat import Norm
+from defenses.base import Defense
+from defenses.randomness import child, noise_like_rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradientDescent(FixedEpsilonAttack):
+    """Ascent on the cross-entropy in a ball; the best iterate counts, not the last."""
+
+    norms: ClassVar[tuple[Norm, ...]] = (Norm.LINF, Norm.L2)
+
+    @abstractmethod
+    def schedule(self) -> tuple[int, float]:
+        """Number of steps, and their length as a share of epsilon."""
+
+    @abstractmethod
+    def start(self, x: Tensor, epsilon: float, rng: Generator) -> Tensor:
+        """Where the run begins."""
+
+    @final
+    def perturb(
+        self, defense: Defense, x: Tensor, y: Tensor, epsilon: float, rng: Generator
+    ) -> Tensor:
+        """See `FixedEpsilonAttack.perturb`."""
+        recorder = Recorder(self.norm, x, (epsilon,))
+        model = ScoreModel(
+            self.view.of(defense, child(rng, "view")),
+            y,
+            recorder,
+            saturation=SATURATION,
+            escape=unit_directions(noise_like_rows(child(rng, "escape"), x, x.shape[1:])),
+        )
+        steps, relative_step = self.schedule()
+        start = self.start(x, epsilon, child(rng, "start"))
+        descent = _DESCENTS[self.norm](start, steps, relative_step)
+        with differentiable_in_inputs_only(defense), borrowed_randomness(rng, x.device):
+            last = descent.run(model, x, Misclassification(y), epsilon=epsilon)
+            model.query(last)
+        return recorder.candidates(0)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class PGD(GradientDescent):
+    """Projected gradient descent from uniform random starts (Madry et al. 2018).
+
+    Args:
+        steps: gradient steps per restart (E-ABS, section 4.2: 80).
+        relative_step: step length / epsilon (E-ABS keeps Foolbox's: 0.01 / 0.3 for Linf, 0.025
+            for L2).
+    """
+
+    steps: int
+    relative_step: float
+
+    def schedule(self) -> tuple[int, float]:
+        """As configured."""
+        return self.steps, self.relative_step
+
+    def start(self, x: Tensor, epsilon: float, rng: Generator) -> Tensor:
+        """Uniform in the ball."""
+        return uniform_in_ball(self.norm, x, epsilon, rng)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class BIM(GradientDescent):
+    """Basic iterative method (Kurakin et al. 2017): from the image itself.
+
+    Args:
+        steps: gradient steps (Foolbox: 10).
+        relative_step: step length / epsilon (Foolbox: 0.2).
+    """
+
+    steps: int = 10
+    relative_step: float = 0.2
+
+    def schedule(self) -> tuple[int, float]:
+        """As configured."""
+        return self.steps, self.relative_step
+
+    def start(self, x: Tensor, epsilon: float, rng: Generator) -> Tensor:
+        """The image."""
+        return x
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class FGSM(GradientDescent):
+    """Fast gradient (sign) method (Goodfellow et al. 2015): one step of length epsilon."""
+
+    def schedule(self) -> tuple[int, float]:
+        """One full step."""
+        return 1, 1.0
+
+    def start(self, x: Tensor, epsilon: float, rng: Generator) -> Tensor:
+        """The image."""
+        return x
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class PGDEstimated(FixedEpsilonAttack):
+    """PGD whose gradient is estimated from scores by evolution strategies (Ilyas et al. 2018).
+
+    The loss is the lead over the true class in logits, not the cross-entropy, whose differences
+    vanish in float32 where the true class leads by much.
+
+    Args:
+        steps: gradient steps (E-ABS, section 4.2: 50).
+        relative_step: step length / epsilon (Foolbox's default for Linf).
+        samples: score queries per gradient, in antithetic pairs (unstated by the paper).
+        sigma: standard deviation of the probes, in pixel units (unstated by the paper).
+    """
+
+    norms: ClassVar[tuple[Norm, ...]] = (Norm.LINF,)
+
+    norm: Norm = Norm.LINF
+    steps: int = 50
+    relative_step: float = 0.01 / 0.3
+    samples: int = 100
+    sigma: float = 1e-3
+
+    def __post_init__(self) -> None:
+        FixedEpsilonAttack.__post_init__(self)
+        if self.samples % 2:
+            raise ValueError(
+                f"samples must be even, got {self.samples}; probes come in antithetic pairs"
+            )
+
+    def perturb(
+        self, defense: Defense, x: Tensor, y: Tensor, epsilon: float, rng: Generator
+    ) -> Tensor:
+        """See `FixedEpsilonAttack.perturb`."""
+        recorder = Recorder(self.norm, x, (epsilon,))
+        model = ScoreModel(self.view.of(defense, child(rng, "view")), y, recorder)
+        probes = child(rng, "probes")
+
+        def loss(points: Tensor) -> Tensor:
+            return lead(model.query(points), y)
+
+        def gradient(points: Tensor) -> Tensor:
+            noise = noise_like_rows(probes, x, (self.samples // 2, *x.shape[1:]))
+            return estimated_gradient(loss, points, noise, self.sigma)
+
+        start = uniform_in_ball(self.norm, x, epsilon, child(rng, "start"))
+        descent = _LinfEstimated(start, self.steps, self.relative_step, gradient)
+        with borrowed_randomness(rng, x.device), torch.no_grad():
+            last = descent.run(model, x, Misclassification(y), epsilon=epsilon)
+            model.query(last)
+        return recorder.candidates(0)
+
+
+def estimated_gradient(
+    loss: Callable[[Tensor], Tensor], points: Tensor, noise: Tensor, sigma: float
+) -> Tensor:
+    """Antithetic evolution-strategies estimate of a per-image gradient (Ilyas et al. 2018, Eq. 3).
+
+        g = 1 / (2 sigma P) sum_p (L(x + sigma u_p) - L(x - sigma u_p)) u_p
+
+    Probes are clipped to the box. Images do not mix: every row has its own loss and noise.
+
+    Args:
+        loss: (N, C, H, W) -> (N,).
+        points: (N, C, H, W).
+        noise: (N, P, C, H, W), standard normal.
+        sigma: probe size in pixel units.
+    """
+    gradient = torch.zeros_like(points)
+    pairs = noise.shape[1]
+    for direction in noise.unbind(dim=1):
+        above = loss((points + sigma * direction).clamp(0, 1))
+        below = loss((points - sigma * direction).clamp(0, 1))
+        gradient += (above - below).reshape(-1, 1, 1, 1) * direction
+    return gradient / (2 * sigma * pairs)
+
+
+class _LinfDescent(LinfBaseGradientDescent):
+    """Foolbox's descent from a given start: its own would depend on the batch."""
+
+    def __init__(self, start: Tensor, steps: int, relative_step: float) -> None:
+        super().__init__(rel_stepsize=relative_step, steps=steps, random_start=True)
+        self._start = start
+
+    def get_random_start(self, x0: ep.Tensor, epsilon: float) -> ep.Tensor:
+        return ep.astensor(self._start)
+
+
+class _L2Descent(L2BaseGradientDescent):
+    """Likewise."""
+
+    def __init__(self, start: Tensor, steps: int, relative_step: float) -> None:
+        super().__init__(rel_stepsize=relative_step, steps=steps, random_start=True)
+        self._start = start
+
+    def get_random_start(self, x0: ep.Tensor, epsilon: float) -> ep.Tensor:
+        return ep.astensor(self._start)
+
+
+_DESCENTS: dict[Norm, type[_LinfDescent] | type[_L2Descent]] = {
+    Norm.LINF: _LinfDescent,
+    Norm.L2: _L2Descent,
+}
+
+
+class _LinfEstimated(_LinfDescent):
+    """Foolbox's descent along a given estimate: its own mixes the losses of a batch."""
+
+    def __init__(
+        self,
+        start: Tensor,
+        steps: int,
+        relative_step: float,
+        gradient: Callable[[Tensor], Tensor],
+    ) -> None:
+        super().__init__(start, steps, relative_step)
+        self._gradient = gradient
+
+    def value_and_grad(
+        self, loss_fn: Callable[[ep.Tensor], ep.Tensor], x: ep.Tensor
+    ) -> tuple[ep.Tensor, ep.Tensor]:
+        return loss_fn(x), ep.astensor(self._gradient(x.raw))

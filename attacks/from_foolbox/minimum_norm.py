@@ -1,0 +1,157 @@
+"""Minimum-norm gradient attacks, run by Foolbox: DDN, Carlini-Wagner, DeepFool."""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+from foolbox.attacks import (
+    DDNAttack,
+    L2CarliniWagnerAttack,
+    L2DeepFoolAttack,
+    LinfDeepFoolAttack,
+)
+from foolbox.attacks.base import MinimizationAttack
+from foolbox.criteria import Misclassification
+from torch import Generator, Tensor
+
+from attacks.from_foolbox.bridge import (
+    SATURATION,
+    ScoreModel,
+    borrowed_randomness,
+    differentiable_in_inputs_only,
+)
+from attacks.minimum_norm import MinimumNormAttack
+from attacks.random_directions import unit_directions
+from attacks.recorder import Recorder
+from attacks.threat import Norm
+from defenses.base import Defense
+from defenses.randomness import child, noise_like_rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradientSearch(MinimumNormAttack):
+    """A Foolbox minimisation attack over the view's scores; its queries count, not its result."""
+
+    @abstractmethod
+    def minimiser(self) -> MinimizationAttack:
+        """Foolbox's attack with this configuration."""
+
+    @abstractmethod
+    def model(self, defense: Defense, y: Tensor, recorder: Recorder, rng: Generator) -> ScoreModel:
+        """The scores as this attack should see them."""
+
+    @final
+    def search(self, defense: Defense, y: Tensor, recorder: Recorder, rng: Generator) -> None:
+        """See `MinimumNormAttack.search`."""
+        model = self.model(defense, y, recorder, rng)
+        with differentiable_in_inputs_only(defense), borrowed_randomness(rng, y.device):
+            found = self.minimiser().run(model, recorder.x, Misclassification(y))
+            model.query(found)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class DDN(GradientSearch):
+    """Decoupled direction and norm (Rony et al. 2019).
+
+    Args:
+        steps: gradient steps (E-ABS, section 4.2: 80).
+        init_epsilon: first radius (Foolbox: 1).
+        gamma: relative change of the radius per step (Foolbox: 0.05).
+    """
+
+    norms: ClassVar[tuple[Norm, ...]] = (Norm.L2,)
+
+    norm: Norm = Norm.L2
+    steps: int = 80
+    init_epsilon: float = 1.0
+    gamma: float = 0.05
+
+    def minimiser(self) -> MinimizationAttack:
+        """Foolbox's DDN."""
+        return DDNAttack(init_epsilon=self.init_epsilon, steps=self.steps, gamma=self.gamma)
+
+    def model(self, defense: Defense, y: Tensor, recorder: Recorder, rng: Generator) -> ScoreModel:
+        """Unsaturated logits, and per image the random step that DDN takes on a zero gradient."""
+        noise = noise_like_rows(child(rng, "escape"), recorder.x, recorder.x.shape[1:])
+        return ScoreModel(
+            self.view.of(defense, child(rng, "view")),
+            y,
+            recorder,
+            saturation=SATURATION,
+            escape=unit_directions(noise),
+        )
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class CarliniWagner(GradientSearch):
+    """Carlini & Wagner's L2 attack (2017), without the early abort that looks at a whole batch.
+
+    Args:
+        binary_search_steps: values of the constant c (E-ABS, section 4.2: 5).
+        steps: Adam steps for each (E-ABS, section 4.2: 100).
+        stepsize: Adam's rate (Foolbox: 0.01).
+        confidence: lead in logits to aim at (Foolbox: 0).
+        initial_const: first c (Foolbox: 0.001).
+    """
+
+    norms: ClassVar[tuple[Norm, ...]] = (Norm.L2,)
+
+    norm: Norm = Norm.L2
+    binary_search_steps: int = 5
+    steps: int = 100
+    stepsize: float = 0.01
+    confidence: float = 0.0
+    initial_const: float = 1e-3
+
+    def minimiser(self) -> MinimizationAttack:
+        """Foolbox's Carlini-Wagner attack."""
+        return L2CarliniWagnerAttack(
+            binary_search_steps=self.binary_search_steps,
+            steps=self.steps,
+            stepsize=self.stepsize,
+            confidence=self.confidence,
+            initial_const=self.initial_const,
+            abort_early=False,
+        )
+
+    def model(self, defense: Defense, y: Tensor, recorder: Recorder, rng: Generator) -> ScoreModel:
+        """Logits as they are: c weighs them, and a zero gradient means that the point evades."""
+        return ScoreModel(self.view.of(defense, child(rng, "view")), y, recorder)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class DeepFool(GradientSearch):
+    """DeepFool (Moosavi-Dezfooli et al. 2016), on logits.
+
+    Args:
+        steps: linearisations (E-ABS, section 4.2: 100).
+        candidates: most likely classes considered (Foolbox: 10).
+        overshoot: relative excess over each linear step (Foolbox: 0.02).
+    """
+
+    norms: ClassVar[tuple[Norm, ...]] = (Norm.L2, Norm.LINF)
+
+    steps: int = 100
+    candidates: int = 10
+    overshoot: float = 0.02
+
+    def __post_init__(self) -> None:
+        GradientSearch.__post_init__(self)
+        if self.candidates < 2:
+            raise ValueError(
+                f"candidates must be at least 2, got {self.candidates}; the true class is one"
+            )
+
+    def minimiser(self) -> MinimizationAttack:
+        """Foolbox's DeepFool for the norm."""
+        attack = L2DeepFoolAttack if self.norm is Norm.L2 else LinfDeepFoolAttack
+        return attack(
+            steps=self.steps, candidates=self.candidates, overshoot=self.overshoot, loss="logits"
+        )
+
+    def model(self, defense: Defense, y: Tensor, recorder: Recorder, rng: Generator) -> ScoreModel:
+        """Logits as they are."""
+        return ScoreModel(self.view.of(defense, child(rng, "view")), y, recorder)
