@@ -68,7 +68,7 @@ def read_prepared(path: Path, kinds: Sequence[str] = ()) -> SignArrays:
         OSError: another content.
     """
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             ids = arrays["class_ids"]
             named = ids.dtype.kind == "U"
             return SignArrays(
