@@ -3,18 +3,16 @@
 The line is the per-sample worst case over the norm's attacks, from the clean accuracy at epsilon 0.
 """
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from benchmark import figures
 from benchmark.published import ALL
 from benchmark.scores import Score, Scores, split_key
 from benchmark.storage import keep
@@ -91,8 +89,7 @@ def draw(curves: pd.DataFrame, norm: str, title: str, looks: Mapping[str, Style]
         title: above the axes.
         looks: of `styles`.
     """
-    figure = Figure(figsize=(7.2, 4.4), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = figures.blank(7.2, 4.4)
     axes = figure.add_subplot()
     ends = []
     for defense, curve in curves.groupby("defense", sort=False):
@@ -174,20 +171,8 @@ def write(scores: Scores, folder: Path, stem: str, title: str) -> list[Path]:
     for norm, rows in worst.groupby("norm", sort=False):
         names = ", ".join(dict.fromkeys(split_key(a)[0] for a in scores.attacks[str(norm)]))
         figure = draw(rows, str(norm), f"{title}\nworst case of {names}", looks)
-        for suffix in ("png", "svg"):
-            path = folder / f"{stem}-{norm}.{suffix}"
-            keep(path, rendered(figure, suffix))
-            written.append(path)
+        written += figures.save(figure, folder, f"{stem}-{norm}")
     return written
-
-
-def rendered(figure: Figure, suffix: str) -> bytes:
-    """The figure as a file's bytes, the same for the same figure: no date, no random ids."""
-    buffer = io.BytesIO()
-    metadata = {"Date": None} if suffix == "svg" else {"Software": None}
-    with rc_context({"svg.hashsalt": "benchmark", "svg.fonttype": "path"}):
-        figure.savefig(buffer, format=suffix, dpi=160, metadata=metadata)
-    return buffer.getvalue()
 
 
 def _curve(scores: Scores, defense: str, attack: str, norm: str) -> list[tuple[float, Score]]:

@@ -45,6 +45,7 @@ def write(
     epsilons: Radii | None = None,
     row_by: str = "",
     published_as: Mapping[str, str] | None = None,
+    pictures: Sequence[Path] = (),
 ) -> list[Path]:
     """Write the tables and figures of one group of records.
 
@@ -56,6 +57,7 @@ def write(
         epsilons: radii shown per norm; those of a norm not named as `accuracy.choose_radii` says.
         row_by: attack field that names the rows, as in `accuracy.Layout`.
         published_as: our attack label -> the label under which its published number is found.
+        pictures: files in the folder that the Markdown shows below the table.
 
     Returns: the files, the Markdown first.
 
@@ -76,7 +78,7 @@ def write(
     remark = " ".join(f"{text}." for text in (footer.caveat(found), footer.summary(found)) if text)
 
     written = {
-        f"{stem}.md": _markdown(found, table, rejections, verdicts, drawn),
+        f"{stem}.md": _markdown(found, table, rejections, verdicts, [*pictures, *drawn]),
         f"{stem}.csv": _csv(numbers[_CSV]),
         f"{stem}.tex": "\n".join(
             sheet.latex(part, f"{stem}-{i}" if i else stem, "" if i else remark)
@@ -181,7 +183,7 @@ def _markdown(
         parts.append(significance.explanation(found, verdicts))
     images = [path.name for path in drawn if path.suffix == ".svg"]
     if images:
-        parts += ["## Accuracy against epsilon", *(f"![{name}]({name})" for name in images)]
+        parts += ["## Figures", *(f"![{name}]({name})" for name in images)]
     parts += ["## How these numbers were made", footer.markdown(found)]
     return "\n\n".join(part for part in parts if part) + "\n"
 

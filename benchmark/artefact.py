@@ -1,0 +1,154 @@
+"""Artefacts: one small TOML file per published table or figure, and what it says.
+
+    title = "Number of steps of Linf PGD on SVHN"
+    source = "E-ABS (Ju & Wagner 2020), Table 8"
+    kind = "table"                               # or "curve", or "grid" for images
+    dataset = "svhn"
+    defenses = ["eabs"]
+    row_by = "steps"                             # only where rows are values of an attack's field
+    attacks = ["pgd-linf[eot=3,restarts=20,steps=0]", ...]
+    samples = 200                                # at preset paper; others have their own number
+
+    [epsilons]
+    linf = ["8/255"]
+
+A field in brackets is the paper's budget, except ``row_by``, which is the row itself. Preset
+``paper`` runs all of them; every other preset keeps the row's field and spends its own budgets on
+the rest, and the published number then carries the fields it was measured with as a footnote.
+"""
+
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields
+from difflib import get_close_matches
+from enum import StrEnum
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from benchmark.published import specification
+
+FOLDER = Path(__file__).parent / "artefacts"
+
+
+class Kind(StrEnum):
+    """What is drawn from the records."""
+
+    TABLE = "table"
+    CURVE = "curve"
+    GRID = "grid"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Artefact:
+    """One published table or figure.
+
+    Args:
+        name: of its file, without the suffix.
+        title: what it shows.
+        source: paper and place in it.
+        kind: how it is shown.
+        dataset: registered name.
+        defenses: registered names, in the order of the columns.
+        attacks: specifications in the order of the rows, with the paper's own fields in brackets.
+        samples: test images at preset ``paper``.
+        epsilons: radii, ascending, per norm.
+        row_by: the attack field whose values are the rows; empty where rows are attacks.
+    """
+
+    name: str
+    title: str
+    source: str
+    kind: Kind
+    dataset: str
+    defenses: tuple[str, ...]
+    attacks: tuple[str, ...]
+    samples: int
+    epsilons: Mapping[str, tuple[float, ...]]
+    row_by: str = ""
+
+    def attacks_at(self, preset: str) -> dict[str, str]:
+        """Specification to run at this preset -> the paper's specification."""
+        if preset == "paper":
+            return {spec: spec for spec in self.attacks}
+        return {self._own_budgets(spec): spec for spec in self.attacks}
+
+    def _own_budgets(self, spec: str) -> str:
+        name, parameters = specification(spec)
+        if self.row_by not in parameters:
+            return name
+        value = parameters[self.row_by]
+        text = f"{value:g}" if isinstance(value, float) else value
+        return f"{name}[{self.row_by}={text}]"
+
+
+def names() -> tuple[str, ...]:
+    """Every artefact, tables and figures in numerical order."""
+    found = (path.stem for path in FOLDER.glob("*.toml"))
+    return tuple(sorted(found, key=lambda name: [_natural(part) for part in name.split("-")]))
+
+
+def _natural(part: str) -> tuple[int, str]:
+    return (int(part), "") if part.isdigit() else (-1, part)
+
+
+def load(name: str) -> Artefact:
+    """The artefact of this name.
+
+    Raises:
+        LookupError: no such artefact; says the nearest and all that exist.
+        ValueError: its file is not as the module describes.
+    """
+    if name not in names():
+        near = get_close_matches(name, names(), n=1)
+        guess = f"did you mean {near[0]!r}? " if near else ""
+        raise LookupError(f"unknown artefact {name!r}; {guess}available: {', '.join(names())}")
+    return parse(name, (FOLDER / f"{name}.toml").read_text(encoding="utf-8"))
+
+
+def parse(name: str, text: str) -> Artefact:
+    """An artefact from its file's text; raises ValueError as `load`."""
+    try:
+        content: dict[str, Any] = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"artefact {name} must be TOML, got {error}; correct the file") from error
+    known = {field.name: field for field in fields(Artefact) if field.name != "name"}
+    missing = [k for k, field in known.items() if field.default is MISSING and k not in content]
+    unknown = [key for key in content if key not in known]
+    if missing or unknown:
+        raise ValueError(
+            f"artefact {name} must have the fields {', '.join(known)}, got "
+            f"{', '.join(content) or 'none'} (missing: {', '.join(missing) or 'none'}; unknown: "
+            f"{', '.join(unknown) or 'none'}); correct the file"
+        )
+    if content["kind"] not in list(Kind):
+        raise ValueError(
+            f"kind of artefact {name} must be {', '.join(Kind)}, got {content['kind']!r}; "
+            "correct the file"
+        )
+    artefact = Artefact(
+        name=name,
+        title=content["title"],
+        source=content["source"],
+        kind=Kind(content["kind"]),
+        dataset=content["dataset"],
+        defenses=tuple(content["defenses"]),
+        attacks=tuple(content["attacks"]),
+        samples=content["samples"],
+        epsilons={n: tuple(map(_radius, radii)) for n, radii in content["epsilons"].items()},
+        row_by=content.get("row_by", ""),
+    )
+    for spec in artefact.attacks if artefact.row_by else ():
+        if artefact.row_by not in specification(spec)[1]:
+            raise ValueError(
+                f"attacks of artefact {name} must name {artefact.row_by!r}, got {spec!r}; "
+                "correct the file"
+            )
+    return artefact
+
+
+def _radius(text: str) -> float:
+    if not re.fullmatch(r"\d+(\.\d+)?(/\d+)?", text):
+        raise ValueError(f"epsilon must be like 0.3 or 8/255, got {text!r}; correct the file")
+    return float(Fraction(text))

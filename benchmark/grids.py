@@ -1,0 +1,98 @@
+"""Image grids: clean images, their adversarial examples, the difference (E-ABS, Figures 4 and 5)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from benchmark import figures
+from benchmark.records import Outcome
+
+COLUMNS = 10
+_ROWS = ("clean", "adversarial", "difference")
+_INCHES = 0.95
+
+Image = NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """One column of a grid.
+
+    Args:
+        clean: (C, H, W) in [0, 1].
+        adversarial: of the same shape.
+        caption: below the column.
+    """
+
+    clean: Image
+    adversarial: Image
+    caption: str
+
+
+def choose(frame: pd.DataFrame, count: int = COLUMNS) -> pd.DataFrame:
+    """Which samples are shown: broken ones first, one of each class before a second of any.
+
+    Args:
+        frame: record rows of one cell at one epsilon.
+        count: at most so many.
+
+    Returns: the chosen rows, ordered by label, then by sample.
+    """
+    broken = frame["outcome"] == Outcome.WRONG
+    ordered = frame.assign(broken=broken).sort_values(
+        ["broken", "sample"], ascending=[False, True], kind="stable"
+    )
+    turn = ordered.groupby("label").cumcount()
+    ranked = ordered.assign(turn=turn).sort_values(
+        ["broken", "turn", "label"], ascending=[False, True, True], kind="stable"
+    )
+    return ranked.head(count).sort_values(["label", "sample"]).drop(columns=["broken", "turn"])
+
+
+def caption(label: str, predicted: str, outcome: str, distance: float) -> str:
+    """``3 → 5`` and the distance; a sample that held says so."""
+    held = "" if outcome == Outcome.WRONG else f"\n{outcome}"
+    return f"{label} → {predicted}\n{distance:.2f}{held}"
+
+
+def draw(pictures: Sequence[Picture], title: str) -> Figure:
+    """Three rows: clean, adversarial, and their difference around mid-grey, at full contrast.
+
+    Raises:
+        ValueError: no picture.
+    """
+    if not pictures:
+        raise ValueError("pictures must hold at least one, got none; attack some samples first")
+    figure = figures.blank(_INCHES * (len(pictures) + 0.6), _INCHES * 4.1)
+    grid = figure.subplots(len(_ROWS), len(pictures), squeeze=False)
+    for column, picture in enumerate(pictures):
+        change = picture.adversarial - picture.clean
+        largest = float(np.abs(change).max()) or 1.0
+        shown = (picture.clean, picture.adversarial, 0.5 + change / (2 * largest))
+        for row, image in enumerate(shown):
+            axes = grid[row, column]
+            axes.imshow(_for_display(image), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+            axes.set(xticks=[], yticks=[])
+            axes.spines[:].set_visible(False)
+            if column == 0:
+                axes.set_ylabel(_ROWS[row], fontsize="small")
+        grid[-1, column].set_xlabel(picture.caption, fontsize="small")
+    figure.suptitle(title, fontsize="medium", x=0.01, ha="left")
+    return figure
+
+
+def write(pictures: Sequence[Picture], folder: Path, stem: str, title: str) -> list[Path]:
+    """``<stem>.png`` and ``<stem>.svg``; raises as `draw` and `figures.save`."""
+    return figures.save(draw(pictures, title), folder, stem)
+
+
+def _for_display(image: Image) -> Image:
+    """(H, W) for grey images, (H, W, 3) for colour."""
+    clipped = np.clip(image, 0, 1)
+    return clipped[0] if len(clipped) == 1 else np.moveaxis(clipped, 0, -1)
