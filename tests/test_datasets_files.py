@@ -174,6 +174,16 @@ def test_an_unreachable_server_is_one_sentence(tmp_path):
         SOURCE.load(tmp_path)
 
 
+def test_a_place_that_is_no_folder_is_one_sentence(server, tmp_path):
+    (tmp_path / "mnist").write_text("not a folder")
+    with pytest.raises(
+        FileNotFoundError, match=r"could not be downloaded \(.*exists.*\); put"
+    ) as e:
+        replace(SOURCE, base_url=server.url).load(tmp_path)
+    assert "\n" not in str(e.value)
+    assert server.asked == []
+
+
 @pytest.mark.parametrize("level", [0, 9])
 def test_local_files_are_recognised_however_they_are_compressed(tmp_path, level):
     write_mnist(tmp_path, level)

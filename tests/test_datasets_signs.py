@@ -273,6 +273,7 @@ def write_supertraffic(folder: Path) -> None:
                     (7, 2, blue, False),
                     (8, 1, small, False),
                     (8, 1, hidden, True),
+                    (8, 3, green, False),
                 ],
             ),
             "DFG-tsd-annot-json/test.json": coco({9: "0000009.jpg"}, [(9, 2, blue, False)]),
@@ -295,7 +296,7 @@ def test_supertraffic10_merges_same_signs_of_three_countries(tmp_path):
     write_supertraffic(tmp_path)
     data = SUPERTRAFFIC.load(tmp_path)
     # yield: 5 German, 1 Slovenian, 4 Belgian; no entry: 2 Slovenian and 2 Belgian reach the tenth
-    # place; the Belgian speed limits stand alone and do not.
+    # place; the Belgian speed limits and the Slovenian VI-8 stand alone and do not.
     assert data.classes[0] == "yield" and set(data.classes) == {
         *(GTSRB_CLASSES[k] for k in (13, 1, 12, 2, 38, 4, 10, 5, 25)),
         "no entry",

@@ -200,9 +200,8 @@ def hold_out(name: str, split: Split, groups: NDArray[Any] | None = None) -> tup
     Raises:
         ValueError: fewer than two groups.
     """
-    _, member = (
-        (None, np.arange(len(split))) if groups is None else np.unique(groups, return_inverse=True)
-    )
+    ids = np.arange(len(split)) if groups is None else groups
+    _, member = np.unique(ids, return_inverse=True)
     sizes = np.bincount(member)
     if len(sizes) < 2:
         raise ValueError(
