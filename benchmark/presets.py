@@ -42,11 +42,11 @@ PRESETS: dict[str, Preset] = {
         block=8,
         defenses={
             "cnn": {"epochs": 1, "batch_size": 128},
-            **{name: {"epochs": 1, "batch_size": 128} for name in _ADVERSARIAL},
-            **{
-                name: {"epochs": 1, "batch_size": 128, "candidates": 50, "latent_steps": 3}
-                for name in _SYNTHESIS
-            },
+            **dict.fromkeys(_ADVERSARIAL, {"epochs": 1, "batch_size": 128}),
+            **dict.fromkeys(
+                _SYNTHESIS,
+                {"epochs": 1, "batch_size": 128, "candidates": 50, "latent_steps": 3},
+            ),
         },
         attacks={
             "pgd-linf": {"steps": 3, "restarts": 1, "eot": 1},
@@ -70,12 +70,28 @@ PRESETS: dict[str, Preset] = {
         votes=3,
         block=25,
         defenses={
-            "cnn": {"epochs": 10, "batch_size": 128},
-            **{name: {"epochs": 5, "batch_size": 128, "learning_rate": 3e-4} for name in _ADVERSARIAL},
-            **{
-                name: {"epochs": 10, "batch_size": 128, "candidates": 1000, "latent_steps": 30}
-                for name in _SYNTHESIS
-            },
+            "cnn": {"epochs": 4, "batch_size": 128, "halve_every": 1, "least_updates": 1000},
+            **dict.fromkeys(
+                _ADVERSARIAL,
+                {
+                    "epochs": 5,
+                    "batch_size": 128,
+                    "learning_rate": 1e-3,
+                    "halve_every": 2,
+                    "least_updates": 500,
+                },
+            ),
+            **dict.fromkeys(
+                _SYNTHESIS,
+                {
+                    "epochs": 8,
+                    "batch_size": 128,
+                    "halve_every": 2,
+                    "least_updates": 1000,
+                    "candidates": 1000,
+                    "latent_steps": 30,
+                },
+            ),
         },
         attacks={
             "pgd-linf": {"steps": 40, "restarts": 2, "eot": 1},

@@ -16,10 +16,14 @@ from defenses.synthesis import (
 DEFENSES: dict[str, Recipe] = {
     "cnn": CNN(summary="undefended: E-ABS's encoder and a linear layer", epochs=500),
     "adv_linf": AdversarialTraining(
-        summary="the CNN trained on PGD-Linf examples", norm="linf", inner_attack="pgd-linf"
+        summary="the CNN trained on PGD-Linf examples",
+        norm="linf",
+        inner_attack="pgd-linf[relative_step=0.25,steps=10]",
     ),
     "adv_l2": AdversarialTraining(
-        summary="the CNN trained on PGD-L2 examples", norm="l2", inner_attack="pgd-l2"
+        summary="the CNN trained on PGD-L2 examples",
+        norm="l2",
+        inner_attack="pgd-l2[relative_step=0.25,steps=10]",
     ),
     "abs": Synthesis(
         summary="analysis by synthesis with one VAE per class",

@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from defenses.base import Defense, Learner, Perturb, Task
+from torch import Generator, Tensor
+
+from defenses.base import Defense, InnerAttack, Learner, Perturb, Task
 from defenses.cnn import CNN, CrossEntropy
 
 
@@ -28,8 +30,23 @@ class AdversarialTraining(CNN):
         """The training radius."""
         return task.epsilon_linf if self.norm == "linf" else task.epsilon_l2
 
-    def learner(self, defense: Defense, task: Task, perturb: Perturb | None) -> Learner:
-        """Cross-entropy on adversarial images only."""
-        if perturb is None:
-            raise ValueError("perturb must be an attack, got None; adversarial training needs one")
-        return CrossEntropy(defense, self.learning_rate, 0.0, perturb)
+    def learner(self, defense: Defense, task: Task, attack: InnerAttack | None) -> Learner:
+        """Cross-entropy on adversarial images only (no noise: E-ABS, section 4.1)."""
+        if attack is None:
+            raise ValueError("attack must be given for adversarial training, got None")
+        augment = _Attacked(defense, attack(self.epsilon(task)))
+        return CrossEntropy(defense, self.learning_rate, augment)
+
+
+@dataclass(frozen=True)
+class _Attacked:
+    """Training images become adversarial examples of the network in evaluation mode."""
+
+    defense: Defense
+    perturb: Perturb
+
+    def __call__(self, x: Tensor, y: Tensor, rng: Generator) -> Tensor:
+        self.defense.eval()
+        attacked = self.perturb(self.defense, x, y, rng)
+        self.defense.train()
+        return attacked

@@ -2,9 +2,9 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from types import MappingProxyType
-from typing import Protocol, final, runtime_checkable
+from typing import ClassVar, Protocol, final, runtime_checkable
 
 import torch
 from torch import Generator, Tensor, nn
@@ -182,6 +182,9 @@ def accepts_all(logits: Tensor) -> Decision:
 Perturb = Callable[[Defense, Tensor, Tensor, Generator], Tensor]
 """An attack during training: (defense, x, y, rng) -> perturbed x of the same shape."""
 
+InnerAttack = Callable[[float], Perturb]
+"""An attack that waits for its epsilon."""
+
 
 class Learner(ABC):
     """One defense being fitted: its networks, its optimisers and one update.
@@ -195,33 +198,52 @@ class Learner(ABC):
     def update(self, x: Tensor, y: Tensor, rng: Generator) -> dict[str, Tensor]:
         """One step on a batch of clean images; returns named losses, detached, on the device."""
 
+    @abstractmethod
+    def validate(self, x: Tensor, y: Tensor) -> Tensor:
+        """(N,) bool, right or wrong, by a quick look at a defense in evaluation mode."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe(ABC):
     """How a registered defense is built and trained; its repr is the defense's provenance.
 
     Args:
+        summary: one line for `--list`.
         epochs: passes over the training split.
         batch_size: images per update.
         learning_rate: Adam's initial rate.
         halve_every: epochs between halvings of the rate; 0 keeps it.
+        least_updates: small data sets take as many times more epochs (and epochs between
+            halvings) as make this many updates; 0 takes the epochs literally.
         starts_from: name of the registered defense whose weights this one begins with.
-        inner_attack: attack specification whose `Perturb` the trainer hands to `learner`.
-        summary: one line for `--list`.
+        inner_attack: attack specification that becomes the `InnerAttack` handed to `learner`.
     """
+
+    inference_fields: ClassVar[frozenset[str]] = frozenset()
+    """Fields that the trained weights do not depend on."""
 
     summary: str
     epochs: int
     batch_size: int = 512
     learning_rate: float = 1e-3
     halve_every: int = 200
+    least_updates: int = 0
     starts_from: str | None = None
     inner_attack: str | None = None
+
+    def training(self) -> str:
+        """The configuration that the weights depend on, as text."""
+        values = (
+            f"{field.name}={getattr(self, field.name)!r}"
+            for field in fields(self)
+            if field.name not in self.inference_fields | {"summary"}
+        )
+        return f"{type(self).__name__}({', '.join(values)})"
 
     @abstractmethod
     def build(self, task: Task) -> Defense:
         """An untrained defense, initialised from torch's global generator."""
 
     @abstractmethod
-    def learner(self, defense: Defense, task: Task, perturb: Perturb | None) -> Learner:
+    def learner(self, defense: Defense, task: Task, attack: InnerAttack | None) -> Learner:
         """What updates a defense that `build` made for the same task."""

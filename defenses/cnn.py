@@ -1,5 +1,6 @@
 """The undefended network: E-ABS's encoder and one linear layer (E-ABS, section 4.3)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -10,8 +11,8 @@ from defenses.architectures import ARCHITECTURES, convolutional_encoder
 from defenses.base import (
     Decision,
     Defense,
+    InnerAttack,
     Learner,
-    Perturb,
     Recipe,
     Surrogate,
     Task,
@@ -53,44 +54,53 @@ class CNN(Recipe):
             nn.Sequential(encoder, nn.Linear(features, task.num_classes)), task.num_classes
         )
 
-    def learner(self, defense: Defense, task: Task, perturb: Perturb | None) -> Learner:
-        """Cross-entropy on noisy images, or on adversarial ones where ``perturb`` is given."""
-        return CrossEntropy(defense, self.learning_rate, task.noise_std, perturb)
+    def learner(self, defense: Defense, task: Task, attack: InnerAttack | None) -> Learner:
+        """Cross-entropy on noisy images."""
+        return CrossEntropy(defense, self.learning_rate, _GaussianNoise(task.noise_std))
+
+
+Augment = Callable[[Tensor, Tensor, Generator], Tensor]
+"""What becomes of clean images before the update: (x, y, rng) -> x of the same shape."""
+
+
+@dataclass(frozen=True)
+class _GaussianNoise:
+    """Additive noise, clipped to the box (the paper does not say whether it clips)."""
+
+    std: float
+
+    def __call__(self, x: Tensor, y: Tensor, rng: Generator) -> Tensor:
+        return (x + self.std * torch.randn(x.shape, generator=rng).to(x.device)).clamp(0, 1)
 
 
 class CrossEntropy(Learner):
-    """Adam on the cross-entropy of noisy or adversarial images.
+    """Adam on the cross-entropy of changed images.
 
     Args:
         defense: a `FeedForward`.
         learning_rate: Adam's rate.
-        noise_std: standard deviation of the input noise, clipped to the box; unused with an attack
-            (E-ABS, section 4.1: noise "except for adversarially trained models").
-        perturb: the attack of adversarial training.
+        augment: noise, or an attack.
     """
 
-    def __init__(
-        self, defense: Defense, learning_rate: float, noise_std: float, perturb: Perturb | None
-    ) -> None:
+    def __init__(self, defense: Defense, learning_rate: float, augment: Augment) -> None:
         if not isinstance(defense, FeedForward):
             raise ValueError(f"defense must be a FeedForward network, got {type(defense).__name__}")
-        self.defense = defense
-        self.noise_std = noise_std
-        self.perturb = perturb
+        self.network = defense.network
+        self.augment = augment
         self.optimizers = (torch.optim.Adam(defense.parameters(), lr=learning_rate),)
 
     def update(self, x: Tensor, y: Tensor, rng: Generator) -> dict[str, Tensor]:
         """One Adam step."""
-        if self.perturb is None:
-            noise = torch.randn(x.shape, generator=rng).to(x.device)
-            x = (x + self.noise_std * noise).clamp(0, 1)
-        else:
-            self.defense.eval()
-            x = self.perturb(self.defense, x, y, rng)
-            self.defense.train()
+        x = self.augment(x, y, rng)
         (optimizer,) = self.optimizers
-        loss = functional.cross_entropy(self.defense.network(x), y)
+        loss = functional.cross_entropy(self.network(x), y)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
         return {"cross-entropy": loss.detach()}
+
+    def validate(self, x: Tensor, y: Tensor) -> Tensor:
+        """The deployed answer: there is no other."""
+        with torch.no_grad():
+            right: Tensor = self.network(x).argmax(dim=1) == y
+        return right

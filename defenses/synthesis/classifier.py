@@ -17,7 +17,7 @@ from defenses.synthesis.inference import (
     Latents,
     Networks,
 )
-from defenses.synthesis.posterior import PointPosterior, Posterior
+from defenses.synthesis.posterior import PointPosterior, Posterior, gaussian_divergence
 from defenses.synthesis.prior import Discriminators, GaussianPrior, Prior
 
 _ROWS_AT_ONCE = 64
@@ -81,6 +81,16 @@ class SynthesisClassifier(Defense):
     def reconstruct(self, x: Tensor, rng: Generator) -> Tensor:
         """(N, K, C, H, W): each class's best reconstruction."""
         return self.explain(x, rng).reconstruction
+
+    def suggested(self, x: Tensor) -> Tensor:
+        """(N,) the best class at the encoder's own latents, without any search: training's view."""
+        mean, log_variance = self.encoding.propose(self.encoders, x, self.num_classes)
+        images = torch.stack(
+            [self.decoders.decode(k, mean[:, k]) for k in range(self.num_classes)], dim=1
+        )
+        error = (x[:, None] - images).square().sum(dim=(2, 3, 4))
+        divergence = gaussian_divergence(mean, log_variance)
+        return (error + self.prior.energy(mean, divergence, self.discriminators)).argmin(dim=1)
 
     def certificate(self, x: Tensor, y: Tensor, rng: Generator) -> Tensor:
         """Estimated certified L2 radius (N,), 0 where the class is wrong (E-ABS, Eq. 7 corrected).

@@ -8,7 +8,7 @@ from torch import Generator, Tensor
 from torch.nn import functional
 
 from defenses.architectures import ARCHITECTURES
-from defenses.base import Defense, Learner, Perturb, Recipe, Task
+from defenses.base import Defense, InnerAttack, Learner, Recipe, Task
 from defenses.synthesis.classifier import SynthesisClassifier
 from defenses.synthesis.decoders import ClassDecoders
 from defenses.synthesis.encoding import Encoding
@@ -33,6 +33,17 @@ class Synthesis(Recipe):
         latent_rate: see there.
         refine_steps: latent steps per query of the `fixed_latent` surrogate after its first.
     """
+
+    inference_fields = frozenset(
+        {
+            "candidates",
+            "candidate_score",
+            "candidate_seed",
+            "latent_steps",
+            "latent_rate",
+            "refine_steps",
+        }
+    )
 
     encoding: Encoding
     prior: Prior
@@ -74,7 +85,7 @@ class Synthesis(Recipe):
             discriminators=discriminators,
         )
 
-    def learner(self, defense: Defense, task: Task, perturb: Perturb | None) -> Learner:
+    def learner(self, defense: Defense, task: Task, attack: InnerAttack | None) -> Learner:
         """Autoencoders and discriminators, updated in turn."""
         if not isinstance(defense, SynthesisClassifier):
             raise ValueError(
@@ -131,6 +142,11 @@ class SynthesisLearner(Learner):
             self._step(self.optimizers[1], loss)
             losses["discriminator"] = loss
         return {name: value.detach() for name, value in losses.items()}
+
+    def validate(self, x: Tensor, y: Tensor) -> Tensor:
+        """The class whose decoder explains the encoder's own suggestion best, without a search."""
+        with torch.no_grad():
+            return self.defense.suggested(x) == y
 
     def _own(self, z: Tensor, divergence: Tensor, y: Tensor) -> Tensor:
         """The prior's charge (M,) of latents (M, d) in their own classes."""

@@ -1,0 +1,116 @@
+"""Trained weights: safetensors with a card beside them, in the user's cache or shipped in the zoo.
+
+    <folder>/<dataset>/<defense>-<preset>-<key>.safetensors
+    <folder>/<dataset>/<defense>-<preset>-<key>.json
+
+The key hashes what the weights depend on (training configuration, data, seed, starting weights), so
+another configuration never meets these weights and never overwrites them.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+import defenses
+from benchmark.storage import cache_folder, keep
+from defenses.base import Defense, Recipe, Task
+
+
+@dataclass(frozen=True)
+class Weights:
+    """One trained defense on disk.
+
+    Args:
+        path: the safetensors file.
+        card: what the card beside it says.
+    """
+
+    path: Path
+    card: Mapping[str, Any]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the safetensors file."""
+        return str(self.card["digest"])
+
+
+def folders() -> tuple[Path, ...]:
+    """Where weights are looked up, in order: the user's cache, then the package's own zoo."""
+    return cache_folder() / "weights", Path(defenses.__file__).parent / "zoo"
+
+
+def file_name(dataset: str, defense: str, preset: str, key: str) -> Path:
+    """The path of a defense's weights below one of `folders`."""
+    return Path(dataset) / f"{defense}-{preset}-{key}.safetensors"
+
+
+def find(dataset: str, defense: str, preset: str, key: str) -> Weights | None:
+    """The weights with this key, or None where they have to be trained."""
+    name = file_name(dataset, defense, preset, key)
+    for folder in folders():
+        path = folder / name
+        if path.exists() and path.with_suffix(".json").exists():
+            return Weights(path, json.loads(path.with_suffix(".json").read_text()))
+    return None
+
+
+def store(defense: Defense, name: Path, card: Mapping[str, Any], folder: Path) -> Weights:
+    """Write weights and card; the card comes last, so weights without one were cut off."""
+    data = save({key: value.contiguous() for key, value in defense.state_dict().items()})
+    full = {**card, "digest": hashlib.sha256(data).hexdigest()}
+    path = folder / name
+    keep(path, data)
+    keep(path.with_suffix(".json"), (json.dumps(full, indent=2) + "\n").encode())
+    return Weights(path, full)
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file.
+
+    Raises:
+        OSError: the file is missing or damaged.
+    """
+    try:
+        return load(path.read_bytes())
+    except SafetensorError as error:
+        raise OSError(f"{path} is not a readable safetensors file; delete it and train again") from (
+            error
+        )
+
+
+def load_defense(weights: Weights, recipe: Recipe, task: Task, device: str) -> Defense:
+    """The trained defense, frozen and in evaluation mode.
+
+    Args:
+        recipe: builds the networks; its inference fields may differ from the training's.
+
+    Raises:
+        OSError: the file does not have the digest that its card names, or another architecture.
+    """
+    found = hashlib.sha256(weights.path.read_bytes()).hexdigest()
+    if found != weights.digest:
+        raise OSError(
+            f"weights {weights.path} must have digest {weights.digest[:12]}..., got "
+            f"{found[:12]}...; delete the file and its card and train again"
+        )
+    tensors = {name: tensor.float() for name, tensor in load_tensors(weights.path).items()}
+    with torch.random.fork_rng(devices=[]):
+        defense = recipe.build(task)
+    try:
+        defense.load_state_dict(
+            {name: tensors[name].to(value.dtype) for name, value in defense.state_dict().items()}
+        )
+    except (KeyError, RuntimeError) as error:
+        raise OSError(
+            f"weights {weights.path} must fit {type(defense).__name__} for {task.architecture} "
+            f"images, got other tensors; delete the file and its card and train again"
+        ) from error
+    return defense.to(device).eval().requires_grad_(False)
