@@ -122,6 +122,11 @@ def test_a_single_group_cannot_be_held_out():
         base.hold_out("any", tiny_split(), np.zeros(6, int))
 
 
+def test_groups_must_be_as_many_as_the_images():
+    with pytest.raises(ValueError, match="must be one for each of 6 images, got 5"):
+        base.hold_out("any", tiny_split(), np.arange(5))
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.integers(1, 500), st.integers(1, 500), st.integers(0, 2**31))
 def test_smaller_samples_are_prefixes_of_larger_ones(one, other, seed):

@@ -198,9 +198,14 @@ def hold_out(name: str, split: Split, groups: NDArray[Any] | None = None) -> tup
             image is a group of its own. Whole groups are held out until the share is reached.
 
     Raises:
-        ValueError: fewer than two groups.
+        ValueError: fewer than two groups, or not one for each image.
     """
     ids = np.arange(len(split)) if groups is None else groups
+    if len(ids) != len(split):
+        raise ValueError(
+            f"groups of {name} must be one for each of {len(split)} images, got {len(ids)}; "
+            "the prepared file is damaged"
+        )
     _, member = np.unique(ids, return_inverse=True)
     sizes = np.bincount(member)
     if len(sizes) < 2:
