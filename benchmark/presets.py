@@ -33,6 +33,12 @@ class Preset:
 _SYNTHESIS = ("abs", "a_abs", "d_abs", "v_abs", "ad_abs", "av_abs", "dv_abs", "eabs")
 _ADVERSARIAL = ("adv_linf", "adv_l2")
 
+
+def _each(names: tuple[str, ...], **overrides: Any) -> Overrides:
+    """The same fields for several entries."""
+    return {name: overrides for name in names}
+
+
 PRESETS: dict[str, Preset] = {
     "smoke": Preset(
         name="smoke",
@@ -42,11 +48,8 @@ PRESETS: dict[str, Preset] = {
         block=8,
         defenses={
             "cnn": {"epochs": 1, "batch_size": 128},
-            **dict.fromkeys(_ADVERSARIAL, {"epochs": 1, "batch_size": 128}),
-            **dict.fromkeys(
-                _SYNTHESIS,
-                {"epochs": 1, "batch_size": 128, "candidates": 50, "latent_steps": 3},
-            ),
+            **_each(_ADVERSARIAL, epochs=1, batch_size=128),
+            **_each(_SYNTHESIS, epochs=1, batch_size=128, candidates=50, latent_steps=3),
         },
         attacks={
             "pgd-linf": {"steps": 3, "restarts": 1, "eot": 1},
@@ -71,26 +74,22 @@ PRESETS: dict[str, Preset] = {
         block=25,
         defenses={
             "cnn": {"epochs": 4, "batch_size": 128, "halve_every": 1, "least_updates": 1000},
-            **dict.fromkeys(
+            **_each(
                 _ADVERSARIAL,
-                {
-                    "epochs": 5,
-                    "batch_size": 128,
-                    "learning_rate": 1e-3,
-                    "halve_every": 2,
-                    "least_updates": 500,
-                },
+                epochs=5,
+                batch_size=128,
+                learning_rate=1e-3,
+                halve_every=2,
+                least_updates=500,
             ),
-            **dict.fromkeys(
+            **_each(
                 _SYNTHESIS,
-                {
-                    "epochs": 8,
-                    "batch_size": 128,
-                    "halve_every": 2,
-                    "least_updates": 1000,
-                    "candidates": 1000,
-                    "latent_steps": 30,
-                },
+                epochs=8,
+                batch_size=128,
+                halve_every=2,
+                least_updates=1000,
+                candidates=1000,
+                latent_steps=30,
             ),
         },
         attacks={

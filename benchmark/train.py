@@ -1,4 +1,4 @@
-"""Fit a defense and keep its weights: ``python -m benchmark.train --dataset mnist --defense eabs``."""
+"""Fit defenses and keep them: ``python -m benchmark.train --dataset mnist --defense eabs``."""
 
 import hashlib
 import math

@@ -81,9 +81,9 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     try:
         return load(path.read_bytes())
     except SafetensorError as error:
-        raise OSError(f"{path} is not a readable safetensors file; delete it and train again") from (
-            error
-        )
+        raise OSError(
+            f"{path} must be a safetensors file, got something else; delete it and train again"
+        ) from error
 
 
 def load_defense(weights: Weights, recipe: Recipe, task: Task, device: str) -> Defense:

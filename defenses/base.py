@@ -1,4 +1,4 @@
-"""What a defended classifier is: deployed decisions for the judge, differentiable views for attacks."""
+"""What a defended classifier is: decisions for the judge, differentiable views for attacks."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping

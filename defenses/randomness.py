@@ -20,8 +20,7 @@ _SEED_BITS = 63
 def seed_from(*names: object) -> int:
     """A seed in [0, 2^63) that is a hash of the names' text."""
     text = "\x1f".join(str(name) for name in names)
-    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") >> (64 - _SEED_BITS)
+    return _seed(hashlib.blake2b(text.encode(), digest_size=8))
 
 
 def generator(seed: int) -> Generator:
@@ -43,13 +42,11 @@ def row_generators(rng: Generator, x: Tensor) -> list[Generator]:
     """One generator per image of ``x`` (N, ...), mixing one draw from ``rng`` with its bytes."""
     base = draw_seed(rng).to_bytes(8, "little")
     rows = x.detach().to("cpu", torch.float32).contiguous().numpy()
-    return [
-        generator(
-            int.from_bytes(hashlib.blake2b(row.tobytes(), key=base, digest_size=8).digest(), "little")
-            >> (64 - _SEED_BITS)
-        )
-        for row in rows
-    ]
+    return [generator(_seed(hashlib.blake2b(row.data, key=base, digest_size=8))) for row in rows]
+
+
+def _seed(state: "hashlib._Hash") -> int:
+    return int.from_bytes(state.digest(), "little") >> (64 - _SEED_BITS)
 
 
 def noise_like_rows(

@@ -62,7 +62,7 @@ class SynthesisClassifier(Defense):
         self.discriminators = discriminators
         self.num_classes = decoders.num_classes
         self.stochastic = posterior.stochastic
-        self.latent = decoders.stem_weight.shape[2]
+        self.latent = decoders.latent
         self._inference: tuple[object, LatentInference] | None = None
 
     def explain(self, x: Tensor, rng: Generator) -> Explanation:
@@ -149,9 +149,7 @@ class SynthesisClassifier(Defense):
         state = tuple((id(tensor), tensor._version) for tensor in tensors)
         if self._inference is None or self._inference[0] != state:
             networks = Networks(self.encoding, self.encoders, self.decoders, self.discriminators)
-            built = LatentInference(
-                networks, self.posterior, self.prior, self.settings, self.cost
-            )
+            built = LatentInference(networks, self.posterior, self.prior, self.settings, self.cost)
             self._inference = (state, built)
         return self._inference[1]
 

@@ -33,14 +33,12 @@ class FrozenDecoders:
         self.classes = decoders.num_classes
         device = decoders.stem_weight.device
         self._together = self.classes if device.type == "cuda" else 1
-        self._format = (
-            torch.contiguous_format if device.type == "cuda" else torch.channels_last
-        )
-        weights, biases = _folded(decoders)
-        self._stem, self._stem_bias, self._stem_shape = _merged_stem(decoders, weights[0], biases[0])
-        self._steps = [(layer.stride, layer.padding) for layer in decoders.layers[1:]]
-        self._weights = [self._bundled(weight) for weight in weights[1:]]
-        self._biases = [self._bundled(bias) for bias in biases[1:]]
+        self._format = torch.contiguous_format if device.type == "cuda" else torch.channels_last
+        self._stem, self._stem_bias, self._stem_shape = _merged_stem(decoders)
+        self._steps = [(layer.conv.stride, layer.conv.padding) for layer in decoders.layers[1:]]
+        folded = [layer.folded() for layer in decoders.layers[1:]]
+        self._weights = [self._bundled(weights) for weights, _ in folded]
+        self._biases = [self._bundled(biases) for _, biases in folded]
 
     @torch.no_grad()
     def decode(self, z: Tensor) -> Tensor:
@@ -125,30 +123,7 @@ class FrozenDecoders:
 
 
 @torch.no_grad()
-def _folded(decoders: ClassDecoders) -> tuple[list[list[Tensor]], list[list[Tensor]]]:
-    """Weights (C_in, C_out, k, k) and biases (C_out,) per layer and class, norms folded in."""
-    classes = decoders.num_classes
-    weights, biases = [], []
-    for index, convolution in enumerate(decoders.convolutions):
-        weight = convolution.weight.detach().chunk(classes)
-        bias = convolution.bias.detach().chunk(classes)
-        if index < len(decoders.norms):
-            norm = decoders.norms[index]
-            scale = (norm.weight / (norm.running_var + norm.eps).sqrt()).chunk(classes)
-            shift = norm.bias - norm.running_mean * torch.cat(scale)
-            weight = [w * s[None, :, None, None] for w, s in zip(weight, scale, strict=True)]
-            bias = [
-                b * s + t for b, s, t in zip(bias, scale, shift.chunk(classes), strict=True)
-            ]
-        weights.append([w.clone() for w in weight])
-        biases.append([b.clone() for b in bias])
-    return weights, biases
-
-
-@torch.no_grad()
-def _merged_stem(
-    decoders: ClassDecoders, weights: list[Tensor], biases: list[Tensor]
-) -> tuple[Tensor, Tensor, tuple[int, int, int]]:
+def _merged_stem(decoders: ClassDecoders) -> tuple[Tensor, Tensor, tuple[int, int, int]]:
     """The fully connected layer and the first transposed convolution as one affine map per class.
 
     Returns:
@@ -156,14 +131,14 @@ def _merged_stem(
     """
     first = decoders.layers[0]
     matrices, offsets = [], []
-    for k, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+    for k, (weight, bias) in enumerate(zip(*first.folded(), strict=True)):
         basis = decoders.stem_weight[k].t()
         spread = functional.conv_transpose2d(
             torch.cat([basis, decoders.stem_bias[k : k + 1]])[:, :, None, None],
             weight,
             None,
-            first.stride,
-            first.padding,
+            first.conv.stride,
+            first.conv.padding,
         )
         matrices.append(spread[:-1].flatten(1))
         offsets.append((spread[-1] + bias[:, None, None]).reshape(1, -1))

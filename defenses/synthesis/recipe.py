@@ -88,9 +88,7 @@ class Synthesis(Recipe):
     def learner(self, defense: Defense, task: Task, attack: InnerAttack | None) -> Learner:
         """Autoencoders and discriminators, updated in turn."""
         if not isinstance(defense, SynthesisClassifier):
-            raise ValueError(
-                f"defense must be a SynthesisClassifier, got {type(defense).__name__}"
-            )
+            raise ValueError(f"defense must be a SynthesisClassifier, got {type(defense).__name__}")
         return SynthesisLearner(defense, self, task.noise_std)
 
 
@@ -159,15 +157,18 @@ class SynthesisLearner(Learner):
         return energies.gather(1, y[:, None]).squeeze(1)
 
     def _discriminator_loss(self, encodings: Tensor, y: Tensor, rng: Generator) -> Tensor:
-        """-beta mean[log D(prior) + log(1 - D(encoding))], the GAN objective (SPEC of Algorithm 1:
-        two different latents where the paper prints one)."""
+        """-beta mean[log D(prior) + log(1 - D(encoding))], the GAN objective.
+
+        Algorithm 1 prints one z for both; they are two different latents.
+        """
         discriminators, classes = self.defense.discriminators, self.defense.num_classes
         if discriminators is None:
             raise ValueError("discriminators must be networks, got None")
         drawn = torch.randn(encodings.shape, generator=rng).to(encodings.device)
 
         def logits(z: Tensor) -> Tensor:
-            return discriminators(z[:, None].expand(-1, classes, -1)).gather(1, y[:, None])
+            every: Tensor = discriminators(z[:, None].expand(-1, classes, -1))
+            return every.gather(1, y[:, None])
 
         losses = functional.softplus(-logits(drawn)) + functional.softplus(logits(encodings))
         return self.defense.prior.beta * losses.mean()
