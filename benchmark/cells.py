@@ -53,8 +53,3 @@ class Cell:
         """For people: ``eabs, pgd-l2@classifier``."""
         surrogate = f"@{self.surrogate}" if self.surrogate else ""
         return f"{self.defense}, {self.attack}{surrogate}"
-
-    @property
-    def rows(self) -> int:
-        """Rows of the finished cell: one per sample and epsilon."""
-        return len(self.samples) * len(self.epsilons)
