@@ -1,4 +1,4 @@
-"""Image grids: clean images, their adversarial examples, the difference (E-ABS, Figures 4 and 5)."""
+"""Image grids: clean images, adversarial examples, their difference (E-ABS, Figures 4 and 5)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -38,19 +38,19 @@ class Picture:
 def choose(frame: pd.DataFrame, count: int = COLUMNS) -> pd.DataFrame:
     """Which samples are shown: broken ones first, one of each class before a second of any.
 
+    Samples without a verdict are never shown.
+
     Args:
         frame: record rows of one cell at one epsilon.
         count: at most so many.
 
     Returns: the chosen rows, ordered by label, then by sample.
     """
-    broken = frame["outcome"] == Outcome.WRONG
-    ordered = frame.assign(broken=broken).sort_values(
-        ["broken", "sample"], ascending=[False, True], kind="stable"
-    )
-    turn = ordered.groupby("label").cumcount()
+    judged = frame[~frame["outcome"].isin([Outcome.INVALID, Outcome.ERROR])]
+    ordered = judged.assign(broken=judged["outcome"] == Outcome.WRONG).sort_values("sample")
+    turn = ordered.groupby(["label", "broken"]).cumcount()
     ranked = ordered.assign(turn=turn).sort_values(
-        ["broken", "turn", "label"], ascending=[False, True, True], kind="stable"
+        ["broken", "turn", "label"], ascending=[False, True, True]
     )
     return ranked.head(count).sort_values(["label", "sample"]).drop(columns=["broken", "turn"])
 

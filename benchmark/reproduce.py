@@ -42,6 +42,13 @@ class Reproduction:
     plan: Plan
     published_as: Mapping[str, str]
 
+    @property
+    def table_epsilons(self) -> dict[str, tuple[float, ...]]:
+        """Radii in the table: all, but of a curve those that `accuracy.choose_radii` chooses."""
+        if self.artefact.kind is Kind.CURVE:
+            return {}
+        return {str(norm): tuple(radii) for norm, radii in self.plan.epsilons.items()}
+
 
 def prepare(
     wanted: Artefact,
@@ -99,13 +106,12 @@ def report(made: Reproduction, paths: Sequence[Path], source: Source, folder: Pa
         ValueError, OSError: as `tables.write`; adversarial examples of a grid are missing.
     """
     pictures = _grid(made, paths, source, folder) if made.artefact.kind is Kind.GRID else []
-    epsilons = {str(norm): tuple(radii) for norm, radii in made.plan.epsilons.items()}
     written = tables.write(
         paths,
         folder,
         made.stem,
         made.title,
-        epsilons={} if made.artefact.kind is Kind.CURVE else epsilons,
+        epsilons=made.table_epsilons,
         row_by=made.artefact.row_by,
         published_as=made.published_as,
         pictures=pictures,
@@ -147,7 +153,13 @@ def run(
     with Progress() as progress:
         paths = sweep(made.plan, results=results, jobs=jobs, device=device, progress=progress)
     written = report(made, paths, source, results / source.name)
-    tables.show(paths, made.title, row_by=wanted.row_by, published_as=made.published_as)
+    tables.show(
+        paths,
+        made.title,
+        epsilons=made.table_epsilons,
+        row_by=wanted.row_by,
+        published_as=made.published_as,
+    )
     for path in written:
         print(f"wrote {path}")
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 
 import pandas as pd
 from rich import box
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 from tabulate import tabulate
@@ -144,26 +145,19 @@ def latex(sheet: Sheet, label: str, remark: str = "") -> str:
     return text.replace(r"\end{tabular}", ending)
 
 
-def terminal(sheet: Sheet) -> Table:
+def terminal(sheet: Sheet) -> Group:
     """The sheet for a terminal: brief details, asides on a line of their own."""
-    table = Table(
-        title=sheet.title,
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        pad_edge=False,
-    )
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("", no_wrap=True)
     for column in sheet.columns:
         table.add_column(column)
     for line in sheet.lines:
         if line.entries:
-            table.add_row(line.label, *(_styled(entry) for entry in line.entries))
+            table.add_row(Text(line.label), *(_styled(entry) for entry in line.entries))
         else:
             table.add_row(Text(line.brief or line.label, style="bold"))
-    table.caption = Text("\n".join(_numbered(sheet)))
-    table.caption_justify = "left"
-    return table
+    notes = [Text(note, style="dim") for note in _numbered(sheet)]
+    return Group(Text(f"\n{sheet.title}", style="bold"), table, *notes)
 
 
 def escape_latex(text: str) -> str:
