@@ -30,6 +30,7 @@ class Attack(ABC):
     """
 
     norms: ClassVar[tuple[Norm, ...]]
+    counts_from_zero: ClassVar[tuple[str, ...]] = ()
 
     norm: Norm
     view: View = field(default_factory=View)
@@ -41,8 +42,8 @@ class Attack(ABC):
             match value:
                 case bool():
                     continue
-                case int() if value < 1:
-                    raise ValueError(f"{name} must be at least 1, got {value}; raise it")
+                case int() if value < (least := 0 if name in self.counts_from_zero else 1):
+                    raise ValueError(f"{name} must be at least {least}, got {value}; raise it")
                 case float() if not math.isfinite(value) or value < 0:
                     raise ValueError(f"{name} must be finite and not negative, got {value}; fix it")
         if self.norm not in self.norms:
@@ -64,7 +65,30 @@ class Attack(ABC):
             y: labels (N,).
             epsilons: radii in ascending order.
             rng: the only source of randomness; images keep their result in any batch.
+
+        Raises:
+            ValueError: see `check`.
         """
+
+    @staticmethod
+    def check(x: Tensor, epsilons: Sequence[float]) -> None:
+        """Refuse what no attack can work with.
+
+        Raises:
+            ValueError: pixels outside the box or not finite; budgets that are negative, not finite
+                or not ascending.
+        """
+        if not bool(((x >= 0) & (x <= 1)).all()):
+            raise ValueError(
+                f"x must be in [0, 1], got values from {x.min().item():g} to {x.max().item():g}; "
+                "scale the images"
+            )
+        if not all(math.isfinite(each) and each >= 0 for each in epsilons):
+            raise ValueError(
+                f"epsilons must be finite and not negative, got {list(epsilons)}; drop the others"
+            )
+        if list(epsilons) != sorted(epsilons):
+            raise ValueError(f"epsilons must ascend, got {list(epsilons)}; sort them")
 
     def needs(self, defense: Defense) -> str | None:
         """Why the attack is not applicable to this defense, or None."""

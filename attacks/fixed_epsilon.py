@@ -47,6 +47,7 @@ class FixedEpsilonAttack(Attack):
         self, defense: Defense, x: Tensor, y: Tensor, epsilons: Sequence[float], rng: Generator
     ) -> Tensor:
         """Candidates (E, N, C, H, W); see `Attack.__call__`."""
+        self.check(x, epsilons)
         candidates = x.repeat(len(epsilons), 1, 1, 1, 1)
         standings = [Standing.unasked(x) for _ in epsilons]
         lowest = torch.zeros(len(x), dtype=torch.long)

@@ -37,6 +37,9 @@ class MinimumNormAttack(Attack):
         self, defense: Defense, x: Tensor, y: Tensor, epsilons: Sequence[float], rng: Generator
     ) -> Tensor:
         """Candidates (E, N, C, H, W); see `Attack.__call__`."""
+        self.check(x, epsilons)
+        if len(x) == 0:
+            return x.repeat(len(epsilons), 1, 1, 1, 1)
         recorder = Recorder(self.norm, x, epsilons)
         self.search(defense, y, recorder, child(rng, "search"))
         candidates = torch.stack([recorder.candidates(index) for index in range(len(epsilons))])

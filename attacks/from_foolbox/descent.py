@@ -68,10 +68,13 @@ class PGD(GradientDescent):
     """Projected gradient descent from uniform random starts (Madry et al. 2018).
 
     Args:
-        steps: gradient steps per restart (E-ABS, section 4.2: 80).
+        steps: gradient steps per restart (E-ABS, section 4.2: 80); 0 tries the random starts alone
+            (E-ABS, Table 8).
         relative_step: step length / epsilon (E-ABS keeps Foolbox's: 0.01 / 0.3 for Linf, 0.025
             for L2).
     """
+
+    counts_from_zero: ClassVar[tuple[str, ...]] = ("steps",)
 
     steps: int
     relative_step: float

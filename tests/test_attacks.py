@@ -1,0 +1,276 @@
+"""What every registered attack promises, whatever it does inside."""
+
+import dataclasses
+import logging
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from attacks import ATTACKS, SUITES
+from attacks.base import Attack
+from attacks.eot import View
+from attacks.evasion import evades
+from attacks.threat import Norm
+from defenses.randomness import generator
+from tests.linear import Linear, Noisy, Prototypes, Rejecting, images, labels, random_linear
+
+TINY = {
+    "pgd-linf": {"steps": 4, "restarts": 2},
+    "pgd-l2": {"steps": 4, "restarts": 2},
+    "deepfool-linf": {"steps": 3},
+    "deepfool-l2": {"steps": 3},
+    "noise-linf": {"repeats": 3},
+    "noise-l2": {"repeats": 3},
+    "ddn": {"steps": 12},
+    "cw-l2": {"binary_search_steps": 4, "steps": 12, "stepsize": 0.05, "initial_const": 0.1},
+    "boundary": {"steps": 60},
+    "pgd-estimated-linf": {"steps": 4, "samples": 6},
+    "bim": {"steps": 4},
+    "latent-descent": {"coarse_steps": 10, "binary_steps": 4},
+}
+EPSILONS = {Norm.LINF: (0.0, 0.02, 0.06, 0.3), Norm.L2: (0.0, 0.1, 0.3, 2.0)}
+
+every_attack = pytest.mark.parametrize("name", ATTACKS)
+
+
+def tiny(name: str) -> Attack:
+    return dataclasses.replace(ATTACKS[name], view=View(samples=2), **TINY.get(name, {}))
+
+
+def prototypes() -> Prototypes:
+    rng = torch.Generator().manual_seed(5)
+    return Prototypes(torch.rand(4, 1, 4, 4, generator=rng))
+
+
+def defenses_for(name: str):
+    """A deterministic, a stochastic and a rejecting defense; latent descent needs prototypes."""
+    if name == "latent-descent":
+        return {"prototypes": prototypes()}
+    weight, bias = random_linear()
+    axis = torch.randn(16, generator=torch.Generator().manual_seed(9))
+    return {
+        "linear": Linear(weight, bias),
+        "noisy": Noisy(weight, bias),
+        "rejecting": Rejecting(weight, bias, axis, 0.8),
+    }
+
+
+def cases():
+    return [
+        pytest.param(name, kind, id=f"{name}-{kind}")
+        for name in ATTACKS
+        for kind in defenses_for(name)
+    ]
+
+
+every_case = pytest.mark.parametrize(("name", "kind"), cases())
+
+
+@every_case
+def test_candidates_lie_in_ball_and_box(name, kind):
+    attack, defense = tiny(name), defenses_for(name)[kind]
+    x = images(5)
+    epsilons = EPSILONS[attack.norm]
+    candidates = attack(defense, x, labels(defense, x), epsilons, generator(0))
+    assert candidates.shape == (len(epsilons), *x.shape)
+    assert candidates.isfinite().all()
+    assert candidates.min() >= 0
+    assert candidates.max() <= 1
+    for epsilon, candidate in zip(epsilons, candidates, strict=True):
+        assert (attack.norm.distance(x, candidate) <= torch.tensor(epsilon)).all()
+
+
+@every_case
+def test_candidates_of_images_at_the_edge_of_the_box_stay_inside(name, kind):
+    attack, defense = tiny(name), defenses_for(name)[kind]
+    x = (images(3) > 0.5).float()
+    epsilons = EPSILONS[attack.norm]
+    candidates = attack(defense, x, labels(defense, x), epsilons, generator(0))
+    assert candidates.min() >= 0
+    assert candidates.max() <= 1
+    assert (attack.norm.distance(x, candidates[-1]) <= epsilons[-1]).all()
+
+
+@every_case
+def test_inputs_and_weights_are_left_as_they_were(name, kind):
+    attack, defense = tiny(name), defenses_for(name)[kind]
+    x = images(3)
+    y = labels(defense, x)
+    kept = x.clone(), y.clone(), {key: value.clone() for key, value in defense.state_dict().items()}
+    attack(defense, x, y, EPSILONS[attack.norm], generator(0))
+    assert torch.equal(x, kept[0])
+    assert torch.equal(y, kept[1])
+    assert not x.requires_grad
+    for key, value in defense.state_dict().items():
+        assert torch.equal(value, kept[2][key])
+    assert all(weight.grad is None and weight.requires_grad for weight in defense.parameters())
+
+
+@every_attack
+def test_global_random_state_and_root_logger_are_untouched(name):
+    attack = tiny(name)
+    defense = next(iter(defenses_for(name).values()))
+    x = images(3)
+    before = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    handlers = list(logging.getLogger().handlers)
+    attack(defense, x, labels(defense, x), EPSILONS[attack.norm], generator(0))
+    assert torch.equal(torch.get_rng_state(), before[0])
+    state = np.random.get_state()
+    assert state[0] == before[1][0]
+    assert np.array_equal(state[1], before[1][1])
+    assert state[2:] == before[1][2:]
+    assert random.getstate() == before[2]
+    assert logging.getLogger().handlers == handlers
+
+
+@every_case
+def test_candidates_depend_on_the_generator_alone(name, kind):
+    attack, defense = tiny(name), defenses_for(name)[kind]
+    x = images(3)
+    y = labels(defense, x)
+    torch.manual_seed(1)
+    one = attack(defense, x, y, EPSILONS[attack.norm], generator(7))
+    torch.manual_seed(2)
+    np.random.seed(2)
+    assert torch.equal(one, attack(defense, x, y, EPSILONS[attack.norm], generator(7)))
+
+
+@pytest.mark.parametrize("name", ["pgd-linf", "pgd-l2", "noise-l2", "noise-linf", "boundary"])
+def test_candidates_of_random_attacks_differ_between_seeds(name):
+    attack, defense = tiny(name), defenses_for(name)["linear"]
+    x = images(3)
+    y = labels(defense, x)
+    one, two = (attack(defense, x, y, EPSILONS[attack.norm], generator(s)) for s in (1, 2))
+    assert not torch.equal(one, two)
+
+
+@every_case
+def test_candidates_of_an_image_do_not_depend_on_its_batch(name, kind):
+    attack, defense = tiny(name), defenses_for(name)[kind]
+    x = images(5)
+    y = labels(defense, x)
+    epsilons = EPSILONS[attack.norm]
+    together = attack(defense, x, y, epsilons, generator(3))
+    for rows in ([2, 0], [4], [1, 3, 2, 0, 4]):
+        apart = attack(defense, x[rows], y[rows], epsilons, generator(3))
+        assert torch.allclose(apart, together[:, rows], atol=1e-5), rows
+
+
+@every_attack
+def test_candidates_keep_the_precision_of_the_images(name):
+    attack = tiny(name)
+    defense = next(iter(defenses_for(name).values())).double()
+    x = images(2).double()
+    candidates = attack(defense, x, labels(defense, x), EPSILONS[attack.norm], generator(0))
+    assert candidates.dtype == torch.float64
+    assert candidates.device == x.device
+
+
+@every_attack
+def test_accuracy_falls_with_epsilon_and_reaches_zero(name):
+    attack = tiny(name)
+    defense = next(iter(defenses_for(name).values()))
+    x = images(8)
+    y = labels(defense, x)
+    epsilons = {Norm.LINF: (0.01, 0.05, 0.2, 1.0), Norm.L2: (0.05, 0.2, 0.8, 4.0)}[attack.norm]
+    candidates = attack(defense, x, y, epsilons, generator(0))
+    broken = torch.stack([evades(defense, each, y, generator(9)) for each in candidates])
+    assert (broken[1:] | ~broken[:-1]).all(), "a break at one budget must be one at every larger"
+    assert broken[-1].sum() > broken[0].sum()
+    if not name.startswith(("noise", "cw", "deepfool")):
+        assert broken[-1].all()
+
+
+@every_attack
+def test_an_empty_batch_gives_empty_candidates(name):
+    attack = tiny(name)
+    defense = next(iter(defenses_for(name).values()))
+    x = images(3)[:0]
+    candidates = attack(
+        defense, x, torch.zeros(0, dtype=torch.long), EPSILONS[attack.norm], generator(0)
+    )
+    assert candidates.shape == (4, 0, 1, 4, 4)
+
+
+@pytest.mark.parametrize("name", ["pgd-l2", "ddn"])
+@pytest.mark.parametrize(
+    ("pixels", "epsilons", "message"),
+    [
+        (1.5, (0.1,), r"x must be in \[0, 1\], got values from .* to 1.5"),
+        (float("nan"), (0.1,), r"x must be in \[0, 1\]"),
+        (0.5, (-0.1,), r"epsilons must be finite and not negative, got \[-0.1\]"),
+        (0.5, (float("nan"),), "epsilons must be finite"),
+        (0.5, (0.2, 0.1), r"epsilons must ascend, got \[0.2, 0.1\]"),
+    ],
+)
+def test_pixels_and_budgets_out_of_range_are_refused(name, pixels, epsilons, message):
+    x = images(2)
+    x[0, 0, 0, 0] = pixels
+    with pytest.raises(ValueError, match=message):
+        tiny(name)(Linear(*random_linear()), x, torch.zeros(2).long(), epsilons, generator(0))
+
+
+@every_attack
+def test_repr_names_every_setting(name):
+    attack = ATTACKS[name]
+    for field in dataclasses.fields(attack):
+        assert f"{field.name}=" in repr(attack)
+
+
+def test_registry_holds_the_published_parameters():
+    for name in ("pgd-linf", "pgd-l2"):
+        assert (ATTACKS[name].steps, ATTACKS[name].restarts) == (80, 20)
+    assert ATTACKS["ddn"].steps == 80
+    assert (ATTACKS["cw-l2"].binary_search_steps, ATTACKS["cw-l2"].steps) == (5, 100)
+    assert ATTACKS["deepfool-l2"].steps == ATTACKS["deepfool-linf"].steps == 100
+    assert ATTACKS["boundary"].steps == 100_000
+    assert ATTACKS["pgd-estimated-linf"].steps == 50
+    gradient = ("pgd-linf", "pgd-l2", "ddn", "cw-l2", "deepfool-l2", "deepfool-linf")
+    assert {ATTACKS[name].view.samples for name in gradient} == {5}
+
+
+def test_suites_name_registered_attacks_of_one_norm():
+    for members in SUITES.values():
+        assert set(members) <= set(ATTACKS)
+    assert {ATTACKS[name].norm for name in SUITES["all_linf"]} == {Norm.LINF}
+    assert {ATTACKS[name].norm for name in SUITES["all_l2"]} == {Norm.L2}
+    assert SUITES["all"] == tuple(ATTACKS)
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "value"),
+    [
+        ("pgd-l2", "restarts", 0),
+        ("pgd-l2", "restarts", -1),
+        ("pgd-l2", "relative_step", float("nan")),
+        ("ddn", "gamma", -0.1),
+        ("ddn", "norm", Norm.LINF),
+        ("deepfool-l2", "candidates", 1),
+        ("pgd-estimated-linf", "samples", 5),
+        ("boundary", "confirmations", 0),
+    ],
+)
+def test_a_setting_out_of_range_is_refused_by_name(name, field, value):
+    with pytest.raises(ValueError, match=f"^{field} must be .*, got .*; "):
+        dataclasses.replace(ATTACKS[name], **{field: value})
+
+
+def test_a_view_of_no_samples_is_refused():
+    with pytest.raises(ValueError, match="samples must be at least 1, got 0"):
+        View(samples=0)
+
+
+def test_latent_descent_names_what_a_defense_lacks():
+    attack = ATTACKS["latent-descent"]
+    assert attack.needs(prototypes()) is None
+    assert attack.needs(Linear(*random_linear())) == (
+        "Linear has no reconstruction per class to descend toward"
+    )
+
+
+def test_other_attacks_need_nothing():
+    for name, attack in ATTACKS.items():
+        if name != "latent-descent":
+            assert attack.needs(Linear(*random_linear())) is None

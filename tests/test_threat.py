@@ -1,0 +1,97 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Generator
+
+from attacks.threat import Norm
+
+BALLS = (Norm.LINF, Norm.L2)
+
+
+@st.composite
+def clean_and_candidate(draw):
+    rng = Generator().manual_seed(draw(st.integers(0, 2**32)))
+    shape = (draw(st.integers(1, 3)), draw(st.sampled_from([1, 3])), 5, 5)
+    dtype = draw(st.sampled_from([torch.float32, torch.float64]))
+    x = torch.rand(shape, generator=rng, dtype=dtype)
+    reach = draw(st.sampled_from([0.01, 0.5, 3.0]))
+    candidate = x + reach * torch.randn(shape, generator=rng, dtype=dtype)
+    return x, candidate, draw(st.floats(0, 2)), draw(st.sampled_from(BALLS))
+
+
+@given(clean_and_candidate())
+@settings(deadline=None, max_examples=100)
+def test_projection_lands_in_ball_and_box_by_its_own_measure(case):
+    x, candidate, epsilon, norm = case
+    projected = norm.project(x, candidate, epsilon)
+    radius = torch.tensor(epsilon, dtype=x.dtype)
+    assert (norm.distance(x, projected) <= radius).all()
+    assert projected.min() >= 0
+    assert projected.max() <= 1
+
+
+@given(clean_and_candidate())
+@settings(deadline=None, max_examples=100)
+def test_projection_twice_is_projection_once(case):
+    x, candidate, epsilon, norm = case
+    once = norm.project(x, candidate, epsilon)
+    assert torch.equal(norm.project(x, once, epsilon), once)
+
+
+@given(clean_and_candidate())
+@settings(deadline=None, max_examples=100)
+def test_projection_leaves_points_inside_alone(case):
+    x, candidate, _, norm = case
+    inside = candidate.clamp(0, 1)
+    epsilon = norm.distance(x, inside)
+    assert torch.equal(norm.project(x, inside, epsilon), inside)
+
+
+@given(clean_and_candidate())
+@settings(deadline=None, max_examples=50)
+def test_projection_onto_l2_ball_keeps_the_direction_and_fills_the_ball(case):
+    x, candidate, _, _ = case
+    boxed = candidate.clamp(0, 1)
+    distance = Norm.L2.distance(x, boxed)
+    projected = Norm.L2.project(x, candidate, distance / 2)
+    assert torch.allclose(projected - x, (boxed - x) / 2, atol=1e-5)
+
+
+@pytest.mark.parametrize("norm", BALLS)
+def test_projection_onto_radius_zero_is_the_image(norm):
+    x = torch.rand(2, 1, 3, 3)
+    assert torch.equal(norm.project(x, torch.rand(2, 1, 3, 3), 0.0), x)
+
+
+def test_projection_takes_one_radius_per_image():
+    x = torch.full((2, 1, 2, 2), 0.5)
+    projected = Norm.LINF.project(x, torch.ones_like(x), torch.tensor([0.1, 0.3]))
+    assert torch.allclose(Norm.LINF.distance(x, projected), torch.tensor([0.1, 0.3]), atol=1e-5)
+
+
+@pytest.mark.parametrize("norm", [Norm.L0, Norm.L1])
+def test_projection_of_a_norm_without_one_says_so(norm):
+    x = torch.rand(1, 1, 2, 2)
+    with pytest.raises(ValueError, match="norm must have a projection"):
+        norm.project(x, x, 1.0)
+
+
+def test_distances_of_a_known_perturbation():
+    x = torch.zeros(1, 3, 2, 2)
+    other = x.clone()
+    other[0, 0, 0, 0] = 0.3
+    other[0, 1, 0, 0] = -0.4
+    assert Norm.L0.distance(x, other).item() == 1
+    assert math.isclose(Norm.L1.distance(x, other).item(), 0.7, rel_tol=1e-6)
+    assert math.isclose(Norm.L2.distance(x, other).item(), 0.5, rel_tol=1e-6)
+    assert math.isclose(Norm.LINF.distance(x, other).item(), 0.4, rel_tol=1e-6)
+    assert Norm.UNRESTRICTED.distance(x, other).item() == 0
+
+
+@pytest.mark.parametrize("norm", list(Norm))
+def test_no_image_is_farther_than_the_largest_distance(norm):
+    black, white = torch.zeros(1, 3, 4, 5), torch.ones(1, 3, 4, 5)
+    assert norm.distance(black, white).item() <= norm.largest((3, 4, 5)) + 1e-6
