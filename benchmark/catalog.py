@@ -101,7 +101,7 @@ def parse_attack(
         raise ValueError(f"attack must be a single one here, got the suite {name!r}")
     types_ = _types_of(attack)
     given = {
-        field: _value(name, field, text, types_)
+        field: value_of(name, field, text, types_)
         for field, text in (
             _pair(spec, item) for item in (match["fields"] or "").split(",") if item
         )
@@ -187,7 +187,9 @@ def _pair(spec: str, item: str) -> tuple[str, str]:
     return field, text
 
 
-def _value(name: str, field: str, text: str, types_: Mapping[str, Any]) -> bool | int | float | str:
+def value_of(
+    name: str, field: str, text: str, types_: Mapping[str, Any]
+) -> bool | int | float | str:
     """A field's value from its text, of the type the dataclass declares."""
     declared = lookup(f"field of attack {name!r}:", field, types_)
     union = get_args(declared) if isinstance(declared, types.UnionType) else (declared,)

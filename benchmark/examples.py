@@ -78,7 +78,7 @@ def blocks(cell: Cell, images: NDArray[np.uint8]) -> Iterator[Examples]:
     """
     folder = examples_folder(cell)
     kept = sorted(folder.glob("*.safetensors"))
-    files = [_load(path) for path in kept]
+    files = [read_file(path) for path in kept]
     covered = sorted(int(sample) for file in files for sample in file["samples"])
     if covered != sorted(cell.samples):
         raise FileNotFoundError(
@@ -94,7 +94,8 @@ def blocks(cell: Cell, images: NDArray[np.uint8]) -> Iterator[Examples]:
         yield Examples(file["samples"], clean, points)
 
 
-def _load(path: Path) -> dict[str, NDArray[Any]]:
+def read_file(path: Path) -> dict[str, NDArray[Any]]:
+    """One block as it is stored; raises as `blocks`."""
     data = path.read_bytes()
     try:
         return parse(data)
