@@ -36,7 +36,7 @@ _ADVERSARIAL = ("adv_linf", "adv_l2")
 
 def _each(names: tuple[str, ...], **overrides: Any) -> Overrides:
     """The same fields for several entries."""
-    return {name: overrides for name in names}
+    return dict.fromkeys(names, overrides)
 
 
 PRESETS: dict[str, Preset] = {

@@ -45,7 +45,7 @@ def row_generators(rng: Generator, x: Tensor) -> list[Generator]:
     return [generator(_seed(hashlib.blake2b(row.data, key=base, digest_size=8))) for row in rows]
 
 
-def _seed(state: "hashlib._Hash") -> int:
+def _seed(state: hashlib.blake2b) -> int:
     return int.from_bytes(state.digest(), "little") >> (64 - _SEED_BITS)
 
 

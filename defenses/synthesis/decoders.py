@@ -76,9 +76,9 @@ class ClassLayer(nn.Module):
                 strict=True,
             )
         ):
-            scale = scale / (variance[k] + self.norm.eps).sqrt()
-            weights[k] = weights[k] * scale[None, :, None, None]
-            biases[k] = (biases[k] - mean[k]) * scale + shift
+            slope = scale / (variance[k] + self.norm.eps).sqrt()
+            weights[k] = weights[k] * slope[None, :, None, None]
+            biases[k] = (biases[k] - mean[k]) * slope + shift
         return weights, biases
 
     def _bias(self) -> tuple[Tensor, ...]:
@@ -130,8 +130,9 @@ class ClassDecoders(nn.Module):
         h = torch.einsum("nd,kcd->nkc", z, self.stem_weight) + self.stem_bias
         h = functional.dropout(h.flatten(1), self.dropout, self.training)[:, :, None, None]
         for layer in self.layers:
-            h = layer(h)
-        return h.unflatten(1, (self.num_classes, -1))
+            h = layer.forward(h)
+        rows, _, height, width = h.shape
+        return h.reshape(rows, self.num_classes, -1, height, width)
 
     def decode(self, k: int, z: Tensor) -> Tensor:
         """Class k's images (N, C, H, W) of the latents z (N, d)."""
