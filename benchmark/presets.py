@@ -84,7 +84,7 @@ PRESETS: dict[str, Preset] = {
             ),
             **_each(
                 _SYNTHESIS,
-                epochs=8,
+                epochs=5,
                 batch_size=128,
                 halve_every=2,
                 least_updates=1000,

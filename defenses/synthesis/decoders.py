@@ -43,7 +43,8 @@ class ClassLayer(nn.Module):
         return h.sigmoid() if self.norm is None else functional.relu(self.norm(h))
 
     def of_class(self, k: int, h: Tensor) -> Tensor:
-        """Class k alone: (N, C_in, s, s) to (N, C_out, s', s')."""
+        """Class k alone: (N, C_in, s, s) to (N, C_out, s', s'), channels last."""
+        h = h.contiguous(memory_format=torch.channels_last)
         bias = self._bias()[k]
         weight = self.convolution.weight.chunk(self.num_classes)[k]
         h = functional.conv_transpose2d(h, weight, bias, self.conv.stride, self.conv.padding)
