@@ -27,6 +27,7 @@ _AXIS = {
     "l1": "L1 perturbation size, pixels in [0, 1]",
     "l0": "L0 perturbation size, changed pixels",
 }
+_WIDTH = 7.2
 _LEAST_LABEL_GAP = 5.5
 _HIGHEST_LABEL = 101.0
 
@@ -89,7 +90,7 @@ def draw(curves: pd.DataFrame, norm: str, title: str, looks: Mapping[str, Style]
         title: above the axes.
         looks: of `styles`.
     """
-    figure = figures.blank(7.2, 4.4)
+    figure = figures.blank(_WIDTH, 4.4)
     axes = figure.add_subplot()
     ends = []
     for defense, curve in curves.groupby("defense", sort=False):
@@ -112,7 +113,7 @@ def draw(curves: pd.DataFrame, norm: str, title: str, looks: Mapping[str, Style]
     _name_lines(axes, ends, looks)
     axes.set(xlabel=_AXIS[norm], ylabel="accuracy, %", ylim=(-3, 103))
     axes.set_xlim(left=0, right=float(curves["epsilon"].max()) * 1.02)
-    axes.set_title(title, loc="left", fontsize="medium")
+    axes.set_title(figures.wrapped(title, _WIDTH - 1), loc="left", fontsize="medium")
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     return figure

@@ -1,6 +1,7 @@
 """Figures as files: no window, no global state, the same bytes for the same figure."""
 
 import io
+import textwrap
 from pathlib import Path
 
 from matplotlib import rc_context
@@ -10,6 +11,7 @@ from matplotlib.figure import Figure
 from benchmark.storage import keep
 
 _DOTS_PER_INCH = 160
+_CHARACTERS_PER_INCH = 12
 
 
 def blank(width: float, height: float) -> Figure:
@@ -17,6 +19,12 @@ def blank(width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
+
+
+def wrapped(title: str, width: float) -> str:
+    """A title of medium size broken into lines that fit ``width`` inches."""
+    lines = title.splitlines()
+    return "\n".join(textwrap.fill(line, int(width * _CHARACTERS_PER_INCH)) for line in lines)
 
 
 def save(figure: Figure, folder: Path, stem: str) -> list[Path]:

@@ -16,6 +16,7 @@ from benchmark.records import Outcome
 COLUMNS = 10
 _ROWS = ("clean", "adversarial", "difference")
 _INCHES = 0.95
+_LEAST_WIDTH = 5.0
 
 Image = NDArray[np.floating[Any]]
 
@@ -38,7 +39,8 @@ class Picture:
 def choose(frame: pd.DataFrame, count: int = COLUMNS) -> pd.DataFrame:
     """Which samples are shown: broken ones first, one of each class before a second of any.
 
-    Samples without a verdict are never shown.
+    Samples without a verdict, and those that were not classified correctly when clean, have no
+    adversarial example and are never shown.
 
     Args:
         frame: record rows of one cell at one epsilon.
@@ -46,7 +48,8 @@ def choose(frame: pd.DataFrame, count: int = COLUMNS) -> pd.DataFrame:
 
     Returns: the chosen rows, ordered by label, then by sample.
     """
-    judged = frame[~frame["outcome"].isin([Outcome.INVALID, Outcome.ERROR])]
+    right = (frame["clean_class"] == frame["label"]) & ~frame["clean_rejected"]
+    judged = frame[right & ~frame["outcome"].isin([Outcome.INVALID, Outcome.ERROR])]
     ordered = judged.assign(broken=judged["outcome"] == Outcome.WRONG).sort_values("sample")
     turn = ordered.groupby(["label", "broken"]).cumcount()
     ranked = ordered.assign(turn=turn).sort_values(
@@ -69,7 +72,10 @@ def draw(pictures: Sequence[Picture], title: str) -> Figure:
     """
     if not pictures:
         raise ValueError("pictures must hold at least one, got none; attack some samples first")
-    figure = figures.blank(_INCHES * (len(pictures) + 0.6), _INCHES * 4.1)
+    width = max(_LEAST_WIDTH, _INCHES * (len(pictures) + 0.6))
+    heading = figures.wrapped(title, width)
+    lines = heading.count("\n") + 1
+    figure = figures.blank(width, _INCHES * (3.6 + 0.2 * lines))
     grid = figure.subplots(len(_ROWS), len(pictures), squeeze=False)
     for column, picture in enumerate(pictures):
         change = picture.adversarial - picture.clean
@@ -83,7 +89,7 @@ def draw(pictures: Sequence[Picture], title: str) -> Figure:
             if column == 0:
                 axes.set_ylabel(_ROWS[row], fontsize="small")
         grid[-1, column].set_xlabel(picture.caption, fontsize="small")
-    figure.suptitle(title, fontsize="medium", x=0.01, ha="left")
+    figure.suptitle(heading, fontsize="medium", x=0.01, ha="left")
     return figure
 
 

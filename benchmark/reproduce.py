@@ -183,12 +183,14 @@ def _grid(made: Reproduction, paths: Sequence[Path], source: Source, folder: Pat
     """Clean images above their adversarial examples, of the first attack and its last epsilon."""
     attacked = [path for path in paths if records.provenance(path)["attack"] != CLEAN]
     frame, metadata = records.load(attacked[0])
-    if metadata["error"] or metadata["not_applicable"]:
+    if metadata["error"]:
         return []
     cell = records.cell_of(metadata)
     epsilon = cell.epsilons[-1]
     dataset = source.load()
     chosen = grids.choose(frame[frame["epsilon"] == epsilon])
+    if chosen.empty:
+        return []
     wanted = set(chosen["sample"])
     points = {
         int(sample): (block.images[i], block.points[-1, i])

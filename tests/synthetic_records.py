@@ -47,7 +47,7 @@ def write_cell(
     cell = Cell(**{**fields, **changes})
     rows = [
         {
-            **{column: 0 for column in COLUMNS},
+            **dict.fromkeys(COLUMNS, 0),
             "dataset": cell.dataset,
             "defense": cell.defense,
             "attack": cell.attack,

@@ -1,0 +1,122 @@
+"""The papers' numbers are found for what they were measured on, and for nothing else."""
+
+import csv
+
+import pytest
+
+from benchmark import published
+
+EPSILON = 8 / 255
+
+
+def _values(**query):
+    return [number.value for number in published.lookup(**query)]
+
+
+def test_every_line_of_the_file_is_a_published_number():
+    with published.RESULTS.open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert len(published.results()) == len(lines) > 300
+    assert [n.value for n in published.results()] == [float(line["value"]) for line in lines]
+
+
+@pytest.mark.parametrize(
+    ("dataset", "defense", "attack", "ball", "value"),
+    [  # Ju & Wagner 2020, Tables 1 to 5 and section 5, copied from the paper
+        ("mnist", "eabs", "clean", ("", 0.0), 99.4),
+        ("mnist", "eabs", "pgd-linf", ("linf", 0.3), 17.1),
+        ("mnist", "adv_l2", "cw-l2", ("l2", 1.5), 94.7),
+        ("fashion_mnist", "abs", "all", ("linf", 0.1), 45.8),
+        ("supertraffic10", "cnn", "deepfool-linf", ("linf", EPSILON), 48.1),
+        ("svhn", "eabs", "noise-l2", ("l2", 1.5), 88.8),
+        ("svhn", "dv_abs", "pgd-l2", ("l2", 1.5), 14.0),
+        ("svhn", "eabs", "all", ("l2", 1.5), 36.0),
+        ("svhn", "eabs", "pgd-estimated-linf", ("linf", EPSILON), 88.0),
+        ("gtsrb10", "eabs", "pgd-l2", ("l2", 0.2), 85.0),
+    ],
+)
+def test_lookup_finds_the_printed_number(dataset, defense, attack, ball, value):
+    query = {"dataset": dataset, "defense": defense, "attack": attack}
+    assert _values(**query, norm=ball[0], epsilon=ball[1]) == [value]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"dataset": "digits"},
+        {"defense": "gmvae"},
+        {"attack": "latent-descent"},
+        {"norm": "l2"},
+        {"epsilon": 0.03},
+        {"surrogate": "classifier"},
+        {"metric": "rejection"},
+        {"attack": "pgd-linf[steps=100]"},
+    ],
+)
+def test_lookup_finds_nothing_for_another_measurement(change):
+    query = {"dataset": "svhn", "defense": "eabs", "attack": "pgd-linf"}
+    query |= {"norm": "linf", "epsilon": EPSILON}
+    assert _values(**query) == [57.0]
+    assert _values(**{**query, **change}) == []
+
+
+@pytest.mark.parametrize(
+    ("attack", "value"),
+    [
+        ("pgd-linf[eot=10,restarts=5]", 58.6),
+        ("pgd-linf[restarts=50,eot=3,steps=100]", 56.0),
+        ("pgd-linf[steps=0,restarts=20,eot=3]", 87.5),
+    ],
+)
+def test_numbers_with_parameters_are_found_by_exactly_these_in_any_order(attack, value):
+    query = {"dataset": "svhn", "defense": "eabs", "norm": "linf", "epsilon": EPSILON}
+    assert _values(attack=attack, **query) == [value]
+
+
+def test_an_epsilon_kept_in_single_precision_still_matches():
+    query = {"dataset": "svhn", "defense": "eabs", "attack": "pgd-linf", "norm": "linf"}
+    assert _values(**query, epsilon=0.03137255087494850) == [57.0]
+
+
+def test_known_misprints_carry_a_caveat_and_sound_numbers_none():
+    noise = {"dataset": "fashion_mnist", "attack": "noise-linf", "norm": "linf", "epsilon": 0.1}
+    (misprint,) = published.lookup(defense="eabs", **noise)
+    (sound,) = published.lookup(defense="abs", **noise)
+    assert "impossible as printed" in misprint.caveat
+    assert sound.caveat == ""
+
+
+def test_conditions_are_no_caveats():
+    (number,) = published.lookup(
+        dataset="svhn",
+        defense="eabs",
+        attack="pgd-linf[eot=3,restarts=20,steps=500]",
+        norm="linf",
+        epsilon=EPSILON,
+    )
+    assert number.caveat == "200 samples"
+    assert number.parameters == {"steps": 500, "restarts": 20, "eot": 3}
+
+
+def test_radii_for_pixels_between_minus_one_and_one_are_halved():
+    query = {"dataset": "celeba", "defense": "inc", "attack": "fgsm", "norm": "linf"}
+    assert _values(**query, surrogate="classifier", epsilon=0.05) == [80.0]
+    assert _values(**query, epsilon=0.05) == []
+
+
+def test_the_papers_all_row_names_its_attacks():
+    assert published.attacks_under_all("svhn", "linf", "eabs") == {"pgd", "deepfool", "noise"}
+    assert published.attacks_under_all("digits", "linf", "eabs") == set()
+
+
+def test_a_label_that_is_no_specification_is_refused():
+    with pytest.raises(ValueError, match=r"attack label must be name\[field=value,...\]"):
+        published.specification("pgd-l2[steps]")
+
+
+def test_ranks_follow_the_papers_tables_and_unknown_names_come_last():
+    defenses = ["zebra", "eabs", "adv_l2", "cnn"]
+    assert sorted(defenses, key=published.defense_rank) == ["cnn", "adv_l2", "eabs", "zebra"]
+    attacks = ["zebra-l2", "noise-l2", "cw-l2", "pgd-l2"]
+    assert sorted(attacks, key=published.attack_rank)[0] == "pgd-l2"
+    assert sorted(attacks, key=published.attack_rank)[-1] == "zebra-l2"
