@@ -96,7 +96,7 @@ def run(
     for path in tables.write(paths, results / dataset, _stem(plan), title):
         print(f"wrote {path}")
     print(f"wrote {len(paths)} records in {paths[0].parent}")
-    _require_success(paths)
+    require_success(paths)
 
 
 def numbers(text: str) -> tuple[float, ...]:
@@ -125,7 +125,7 @@ def _stem(plan: Plan) -> str:
     return f"accuracy-{plan.preset.name}{samples}" + (f"-seed{plan.seed}" if plan.seed else "")
 
 
-def _require_success(paths: Sequence[Path]) -> None:
+def require_success(paths: Sequence[Path]) -> None:
     """Raise the first cell's error, if there is one.
 
     Raises:

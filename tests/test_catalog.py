@@ -4,8 +4,6 @@ import re
 from dataclasses import replace
 
 import pytest
-from fakes import ATTACKS as FAKES
-from fakes import TINY
 
 import attacks
 from attacks import ATTACKS, SUITES
@@ -13,6 +11,8 @@ from attacks.eot import View
 from benchmark import catalog
 from benchmark.presets import PRESETS
 from defenses import DEFENSES
+from tests.fakes import ATTACKS as FAKES
+from tests.fakes import TINY
 
 
 def test_an_unknown_name_gets_the_nearest_one_and_the_list():

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from fakes import Brightness, Cautious, Cheat, Noisy, NotANumber, Walk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,6 +18,7 @@ from benchmark.judge import (
 from benchmark.records import Outcome
 from defenses.base import Decision, Defense, accepts_all
 from defenses.randomness import generator
+from tests.fakes import Brightness, Cautious, Cheat, Noisy, NotANumber, Walk
 
 C, W, R = Outcome.CORRECT, Outcome.WRONG, Outcome.REJECTED
 

@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_cells import CELL
 
 from benchmark import examples, records
 from benchmark.examples import Examples
 from benchmark.records import COLUMNS, Outcome
+from tests.test_cells import CELL
 
 METADATA = {**records.describe(CELL), "error": None, "wall_seconds": 1.5, "preset": "smoke"}
 
