@@ -76,16 +76,19 @@ class Standing:
         longer = self.streak > other.streak
         return longer | ((self.streak == other.streak) & (self.lead > other.lead))
 
-    def where(self, chosen: Tensor, other: "Standing") -> "Standing":
-        """This standing where ``chosen`` (N,), the other elsewhere."""
-        return Standing(
-            torch.where(chosen, self.streak, other.streak),
-            torch.where(chosen, self.lead, other.lead),
-        )
+    def improve(self, candidates: Tensor, rows: Tensor, points: Tensor, asked: "Standing") -> None:
+        """Replace, in place, the candidates of these rows where the points asked about are better.
 
-    def of(self, rows: Tensor) -> "Standing":
-        """The standing of these rows (indices or mask)."""
-        return Standing(self.streak[rows], self.lead[rows])
+        Args:
+            candidates: (N, C, H, W), of this standing.
+            rows: n indices.
+            points: (n, C, H, W).
+            asked: standing of the n points.
+        """
+        better = asked.above(Standing(self.streak[rows], self.lead[rows]))
+        candidates[rows[better]] = points[better]
+        self.streak[rows[better]] = asked.streak[better]
+        self.lead[rows[better]] = asked.lead[better]
 
 
 def votes_needed(defense: Defense, confirmations: int) -> int:

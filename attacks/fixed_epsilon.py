@@ -78,10 +78,7 @@ class FixedEpsilonAttack(Attack):
             found = self.perturb(defense, x[rows], y[rows], epsilon, own)
             found = self.norm.project(x[rows], found, epsilon)
             asked = ask(defense, found, y[rows], child(own, "confirm"), self.confirmations)
-            better = asked.above(standing.of(rows))
-            best[rows[better]] = found[better]
-            standing.streak[rows[better]] = asked.streak[better]
-            standing.lead[rows[better]] = asked.lead[better]
+            standing.improve(best, rows, found, asked)
             rows = rows[asked.streak < votes_needed(defense, self.confirmations)]
             if len(rows) == 0:
                 break

@@ -22,10 +22,10 @@ _TINY = 1e-12
 class MinimumNormAttack(Attack):
     """An attack that shrinks its perturbation while it evades.
 
-    What it proposes for a budget is the point of largest lead that it queried within that budget.
-    Such an attack walks along the decision boundary, where a stochastic defense answers by coin
-    toss; a point that the deployed defense does not confirm is therefore also tried with its
-    perturbation stretched to fill the budget.
+    What it proposes for a budget is the point of largest lead that it queried within that budget,
+    as it is or with its perturbation stretched to fill the budget, whichever the deployed defense
+    confirms. Such an attack walks along the decision boundary, where a stochastic defense answers
+    by coin toss, so there the stretched point is tried first.
     """
 
     @abstractmethod
@@ -44,21 +44,20 @@ class MinimumNormAttack(Attack):
         self.search(defense, y, recorder, child(rng, "search"))
         candidates = torch.stack([recorder.candidates(index) for index in range(len(epsilons))])
         standings = [Standing.unasked(x) for _ in epsilons]
+        proposals = ("stretched", "seen") if defense.stochastic else ("seen", "stretched")
         broken = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         for index, epsilon in enumerate(epsilons):
-            for proposal in ("seen", "stretched"):
+            seen = candidates[index].clone()
+            for proposal in proposals:
                 rows = ((recorder.leads[index] > 0) & ~broken).nonzero().squeeze(1)
                 if len(rows) == 0:
                     break
-                point = candidates[index, rows]
+                points = seen[rows]
                 if proposal == "stretched":
-                    point = stretch(self.norm, x[rows], point, epsilon)
+                    points = stretch(self.norm, x[rows], points, epsilon)
                 own = child(rng, "confirm", epsilon, proposal)
-                asked = ask(defense, point, y[rows], own, self.confirmations)
-                better = asked.above(standings[index].of(rows))
-                candidates[index, rows[better]] = point[better]
-                standings[index].streak[rows[better]] = asked.streak[better]
-                standings[index].lead[rows[better]] = asked.lead[better]
+                asked = ask(defense, points, y[rows], own, self.confirmations)
+                standings[index].improve(candidates[index], rows, points, asked)
                 broken[rows] = asked.streak >= votes_needed(defense, self.confirmations)
         carry(candidates, standings)
         return candidates

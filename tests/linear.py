@@ -153,7 +153,9 @@ def exact_distance(defense: Linear, x: Tensor, y: Tensor, norm: Norm) -> Tensor:
         return (gaps / lengths).scatter(1, y[:, None], torch.inf).amin(dim=1)
 
 
-def at_distance(distance: float, norm: Norm, count: int = 3, seed: int = 0) -> tuple[Linear, Tensor]:
+def at_distance(
+    distance: float, norm: Norm, count: int = 3, seed: int = 0
+) -> tuple[Linear, Tensor]:
     """A two-class defense and images of class 0 that all lie exactly this far from class 1."""
     rng = Generator().manual_seed(seed)
     normal = torch.randn(SIZE, generator=rng)

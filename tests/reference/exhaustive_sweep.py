@@ -12,7 +12,7 @@ from defenses.randomness import child
 
 
 def smallest_broken(
-    attack: Attack, defense: Defense, x: Tensor, y: Tensor, epsilons: Sequence[float], seed: int
+    attack: Attack, defense: Defense, x: Tensor, y: Tensor, epsilons: Sequence[float], *, seed: int
 ) -> Tensor:
     """Index (N,) of the smallest budget at which the attack alone breaks; E where none does."""
     first = torch.full((len(x),), len(epsilons))

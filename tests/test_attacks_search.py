@@ -1,0 +1,408 @@
+"""How candidates are searched, confirmed and carried, and Foolbox's faults that stop there."""
+
+import dataclasses
+from collections import Counter
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from attacks import ATTACKS
+from attacks.base import Attack
+from attacks.evasion import ask, evades, evasion_lead, evasion_logits
+from attacks.fixed_epsilon import FixedEpsilonAttack
+from attacks.from_foolbox import AdditiveNoise
+from attacks.minimum_norm import MinimumNormAttack, stretch
+from attacks.recorder import Recorder
+from attacks.starts import random_starts
+from attacks.threat import Norm
+from defenses.base import Decision, accepts_all
+from defenses.randomness import generator
+from tests.linear import (
+    Linear,
+    Noisy,
+    Rejecting,
+    Scripted,
+    at_distance,
+    images,
+    labels,
+    random_linear,
+)
+from tests.reference.exhaustive_sweep import smallest_broken
+
+SWEEP = {
+    Norm.LINF: (0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.08),
+    Norm.L2: (0.02, 0.04, 0.06, 0.1, 0.15, 0.2, 0.3),
+}
+
+
+def logits_of(*leads: float) -> torch.Tensor:
+    """Two-class logits of images labelled 0 with these leads of class 1."""
+    return torch.tensor([[0.0, lead] for lead in leads])
+
+
+# what counts as a break
+
+
+@given(st.integers(0, 10**6), st.booleans())
+@settings(deadline=None, max_examples=60)
+def test_evasion_logits_are_wrong_exactly_where_wrong_and_accepted(seed, rejects):
+    rng = torch.Generator().manual_seed(seed)
+    logits = torch.randn(20, 4, generator=rng)
+    y = torch.randint(4, (20,), generator=rng)
+    margin = torch.randn(20, generator=rng) if rejects else torch.full((20,), -torch.inf)
+    wrong = evasion_logits(logits, margin, y).argmax(dim=1) != y
+    assert torch.equal(wrong, (logits.argmax(dim=1) != y) & (margin < 0))
+
+
+def test_evasion_logits_of_a_defense_that_cannot_reject_are_its_logits():
+    logits = torch.randn(5, 3)
+    assert torch.equal(
+        evasion_logits(logits, torch.full((5,), -torch.inf), torch.zeros(5).long()), logits
+    )
+
+
+def test_evasion_lead_is_positive_exactly_for_wrong_accepted_answers():
+    logits = torch.cat([logits_of(2, -2, 2), torch.tensor([[0.0, torch.nan]])])
+    decision = Decision(logits, torch.tensor([False, False, True, False]))
+    leads = evasion_lead(decision, torch.zeros(4).long())
+    assert leads.tolist() == [2, -2, -torch.inf, -torch.inf]
+
+
+def test_a_tie_lost_by_the_true_class_counts_as_wrong():
+    decision = accepts_all(torch.zeros(1, 2))
+    assert evasion_lead(decision, torch.tensor([1])).item() > 0
+    assert evasion_lead(decision, torch.tensor([0])).item() <= 0
+
+
+def test_an_attack_on_a_rejecting_defense_gets_its_candidates_accepted():
+    weight, bias = random_linear(num_classes=2)
+    normal = weight[1] - weight[0]
+    other = torch.randn(16, generator=torch.Generator().manual_seed(4))
+    axis = normal / normal.norm() + other / other.norm()
+    defense = Rejecting(weight, bias, axis, threshold=0.05)
+    x = images(6)
+    keep = ~defense.decide(x, generator(0)).rejected
+    x = x[keep]
+    y = labels(defense, x)
+    for name in ("pgd-l2", "ddn", "deepfool-l2", "boundary"):
+        fields = {"restarts": 2} if name == "pgd-l2" else {}
+        fields |= {"steps": 500} if name == "boundary" else {}
+        attack = dataclasses.replace(ATTACKS[name], **fields)
+        candidate = attack(defense, x, y, (2.0,), generator(0))[0]
+        assert evades(defense, candidate, y, generator(1)).float().mean() >= 0.8, name
+
+
+def test_no_attack_claims_a_break_where_every_wrong_answer_is_rejected():
+    weight, bias = random_linear(num_classes=2)
+    defense = Rejecting(weight, bias, torch.zeros(16), threshold=-1.0)
+    x = images(2)
+    y = labels(defense, x)
+    assert not evades(defense, 1 - x, y, generator(0)).any()
+    for name in ("pgd-l2", "fgsm", "noise-l2"):
+        fields = {"restarts": 1} if name == "pgd-l2" else {}
+        attack = dataclasses.replace(ATTACKS[name], **fields)
+        candidate = attack(defense, x, y, (3.0,), generator(0))[0]
+        assert not evades(defense, candidate, y, generator(1)).any()
+
+
+# the record of queries
+
+
+def test_recorder_keeps_the_largest_lead_within_each_budget():
+    x = torch.full((1, 1, 1, 1), 0.5)
+    recorder = Recorder(Norm.LINF, x, (0.1, 0.3))
+    for point, lead in ((0.55, -1.0), (0.7, 2.0), (0.58, -3.0), (0.75, 1.0), (0.9, 9.0)):
+        recorder.see(torch.full_like(x, point), torch.tensor([lead]))
+    assert recorder.candidates(0).item() == pytest.approx(0.55)
+    assert recorder.candidates(1).item() == pytest.approx(0.7)
+    assert recorder.leads.flatten().tolist() == [-1.0, 2.0]
+
+
+def test_recorder_never_keeps_nan():
+    x = torch.full((2, 1, 1, 1), 0.5)
+    recorder = Recorder(Norm.L2, x, (1.0,))
+    points = torch.tensor([torch.nan, 0.6]).reshape(2, 1, 1, 1)
+    recorder.see(points, torch.tensor([1.0, torch.nan]))
+    assert torch.equal(recorder.candidates(0), x)
+
+
+# restarts, bisection, confirmation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listed(FixedEpsilonAttack):
+    """Proposes x + epsilon and notes which images it was asked about at which epsilon."""
+
+    norms: ClassVar[tuple[Norm, ...]] = (Norm.LINF,)
+
+    norm: Norm = Norm.LINF
+    asked: Counter = dataclasses.field(default_factory=Counter, compare=False)
+
+    def perturb(self, defense, x, y, epsilon, rng):
+        for each in x[:, 0, 0, 0].tolist():
+            self.asked[(round(each, 3), epsilon)] += 1
+        return x + epsilon
+
+
+def brightness(threshold: float) -> Scripted:
+    """Class 1 above a mean brightness."""
+    return Scripted(
+        lambda x: torch.stack([torch.full((len(x),), threshold), x.flatten(1).mean(1)], dim=1)
+    )
+
+
+def test_every_sample_is_probed_by_bisection_with_all_restarts():
+    x = torch.tensor([0.0, 0.48, 0.45]).reshape(3, 1, 1, 1)
+    epsilons = tuple(0.01 * k for k in range(1, 8))
+    attack = Listed(restarts=3)
+    y = torch.zeros(3).long()
+    candidates = attack(brightness(0.5), x, y, epsilons, generator(0))
+    broken = torch.stack([evades(brightness(0.5), each, y, generator(0)) for each in candidates])
+    assert broken.sum(dim=0).tolist() == [0, 5, 2]
+    never = [attack.asked[(0.0, e)] for e in epsilons]
+    early = [attack.asked[(0.48, e)] for e in epsilons]
+    assert never == [0, 0, 0, 3, 0, 3, 3]
+    assert early == [0, 3, 1, 1, 0, 0, 0]
+
+
+@pytest.mark.parametrize("name", ["fgsm", "bim", "pgd-linf", "pgd-l2"])
+def test_bisection_finds_the_budgets_that_an_exhaustive_sweep_finds(name):
+    fields = {"steps": 60, "restarts": 1} if name.startswith("pgd") else {}
+    attack = dataclasses.replace(ATTACKS[name], **fields)
+    defense = Linear(*random_linear(num_classes=2))
+    x = images(8, spread=0.1)
+    y = labels(defense, x)
+    epsilons = SWEEP[attack.norm]
+    candidates = attack(defense, x, y, epsilons, generator(0))
+    broken = torch.stack([evades(defense, each, y, generator(1)) for each in candidates])
+    first = (~broken).sum(dim=0)
+    assert torch.equal(first, smallest_broken(attack, defense, x, y, epsilons, seed=0))
+    assert 0 < first.float().mean() < len(epsilons)
+
+
+@pytest.mark.parametrize("name", ["ddn", "deepfool-l2"])
+def test_minimum_norm_attack_breaks_every_budget_that_it_breaks_alone(name):
+    attack = ATTACKS[name]
+    defense = Linear(*random_linear(num_classes=2))
+    x = images(8, spread=0.1)
+    y = labels(defense, x)
+    epsilons = SWEEP[Norm.L2]
+    candidates = attack(defense, x, y, epsilons, generator(0))
+    broken = torch.stack([evades(defense, each, y, generator(1)) for each in candidates])
+    assert torch.equal(
+        (~broken).sum(dim=0), smallest_broken(attack, defense, x, y, epsilons, seed=0)
+    )
+
+
+def test_a_break_only_in_the_view_does_not_end_the_restarts():
+    defense = Scripted(
+        deployed=lambda x: torch.zeros(len(x), 2) + torch.tensor([1.0, 0.0]),
+        view=lambda x: x.flatten(1).sum(1)[:, None] * torch.tensor([0.0, 1.0]),
+    )
+    attack = dataclasses.replace(ATTACKS["pgd-linf"], steps=3, restarts=4)
+    x = images(2)
+    attack(defense, x, torch.zeros(2).long(), (0.1,), generator(0))
+    per_restart = len(x) * (3 + 1 + 1)
+    assert defense.cost.forward == 4 * per_restart
+
+
+def test_a_stochastic_defense_must_be_fooled_several_times_in_a_row():
+    rng = torch.Generator().manual_seed(0)
+
+    class Coin(Scripted):
+        stochastic = True
+
+    defense = Coin(lambda x: torch.rand(len(x), 2, generator=rng))
+    x, y = images(400), torch.zeros(400).long()
+    standing = ask(defense, x, y, generator(0), 3)
+    shares = [(standing.streak == streak).float().mean().item() for streak in range(4)]
+    assert shares == pytest.approx([0.5, 0.25, 0.125, 0.125], abs=0.08)
+
+
+def test_a_deterministic_defense_is_asked_once():
+    defense = Linear(*random_linear())
+    x = images(3)
+    ask(defense, x, (labels(defense, x) + 1) % 4, generator(0), 3)
+    assert defense.cost.forward == 3
+
+
+def test_a_boundary_point_of_a_stochastic_defense_is_stretched_to_fill_the_budget():
+    @dataclass(frozen=True, kw_only=True)
+    class OnTheEdge(MinimumNormAttack):
+        norms: ClassVar[tuple[Norm, ...]] = (Norm.L2,)
+        norm: Norm = Norm.L2
+
+        def search(self, defense, y, recorder, rng):
+            step = 0.1001 * normal / normal.norm()
+            recorder.see(recorder.x + step.reshape(1, 1, 4, 4), torch.full((len(y),), 1e-3))
+
+    exact, x = at_distance(0.1, Norm.L2, count=20)
+    normal = (exact.weight[1] - exact.weight[0]).detach()
+    defense = Noisy(exact.weight.detach(), exact.bias.detach(), std=0.03)
+    y = labels(defense, x)
+    candidates = OnTheEdge()(defense, x, y, (0.11, 0.3), generator(0))
+    near, far = Norm.L2.distance(x, candidates[0]), Norm.L2.distance(x, candidates[1])
+    assert near.max() <= 0.11
+    assert (far > 0.29).float().mean() > 0.5
+    wrong = torch.stack([evades(defense, candidates[1], y, generator(s)) for s in range(20)])
+    assert (wrong.float().mean(dim=0) > 0.5).all()
+
+
+def test_stretching_keeps_direction_ball_and_box():
+    x = torch.full((1, 1, 1, 2), 0.9)
+    point = x + torch.tensor([0.0, -0.01])
+    assert torch.allclose(stretch(Norm.L2, x, point, 0.5), x + torch.tensor([0.0, -0.5]))
+    assert torch.equal(stretch(Norm.L2, x, x + 0.01, 2.0), torch.ones_like(x))
+    assert torch.equal(stretch(Norm.L2, x, x, 0.5), x)
+
+
+def test_confirmed_breaks_are_carried_to_larger_budgets_of_a_noisy_attack():
+    defense = Linear(*random_linear(num_classes=2))
+    x = images(20, spread=0.05)
+    y = labels(defense, x)
+    attack = AdditiveNoise(norm=Norm.L2, repeats=2)
+    epsilons = tuple(0.1 * k for k in range(1, 8))
+    candidates = attack(defense, x, y, epsilons, generator(0))
+    broken = torch.stack([evades(defense, each, y, generator(1)) for each in candidates])
+    assert (broken[1:] | ~broken[:-1]).all()
+    assert 0 < broken.sum() < broken.numel()
+
+
+# Foolbox's faults
+
+
+def band(inner: float, outer: float) -> Scripted:
+    """Class 1 in a band of brightness; its logit peaks in the middle of the band."""
+    middle, half = (inner + outer) / 2, (outer - inner) / 2
+    return Scripted(
+        lambda x: torch.stack(
+            [torch.zeros(len(x)), half - (x.flatten(1).mean(1) - middle).abs()], dim=1
+        )
+    )
+
+
+def test_pgd_keeps_its_best_iterate_where_the_last_is_not_adversarial():
+    from foolbox.attacks import LinfBasicIterativeAttack
+    from foolbox.models import PyTorchModel
+
+    x = torch.full((2, 1, 4, 4), 0.3)
+    y = torch.zeros(2).long()
+    defense = band(0.3 + 0.038, 0.3 + 0.047)
+    attack = dataclasses.replace(ATTACKS["bim"], steps=3)
+    candidate = attack(defense, x, y, (0.1,), generator(0))[0]
+    assert evades(defense, candidate, y, generator(0)).all()
+
+    class Model(torch.nn.Module):
+        def forward(self, points: torch.Tensor) -> torch.Tensor:
+            return defense.deployed(points)
+
+    model = PyTorchModel(Model().eval(), bounds=(0, 1), device="cpu")
+    last = LinfBasicIterativeAttack(steps=3).run(model, x, y, epsilon=0.1)
+    assert not evades(defense, last, y, generator(0)).any()
+
+
+def unbeatable() -> Scripted:
+    """Class 0 by a mile, with gradients that say otherwise."""
+    return Scripted(lambda x: x.flatten(1).sum(1)[:, None] * torch.tensor([0.0, 1e-3]) - OFFSET)
+
+
+OFFSET = torch.tensor([0.0, 5.0])
+
+
+@pytest.mark.parametrize("name", [name for name in ATTACKS if name != "latent-descent"])
+def test_a_failing_attack_returns_an_image_near_the_clean_one(name):
+    fields = {"steps": 5} if hasattr(ATTACKS[name], "steps") else {}
+    fields |= {"restarts": 1} if hasattr(ATTACKS[name], "restarts") else {}
+    attack = dataclasses.replace(ATTACKS[name], **fields)
+    x = images(2)
+    candidates = attack(unbeatable(), x, torch.zeros(2).long(), (0.05, 0.1), generator(0))
+    assert (attack.norm.distance(x, candidates[0]) <= 0.05).all()
+    assert candidates.flatten(2).amax(dim=2).min() > 0.2, "black"
+
+
+@pytest.mark.parametrize("name", [name for name in ATTACKS if name != "latent-descent"])
+def test_a_defense_that_answers_nan_is_not_broken(name):
+    x = images(3)
+
+    def logits(points: torch.Tensor) -> torch.Tensor:
+        moved = (points - x[: len(points)]).flatten(1).abs().amax(dim=1) > 1e-7
+        answer = points.flatten(1).sum(1)[:, None] * torch.tensor([1.0, 0.9])
+        return torch.where(moved[:, None], answer * torch.nan, answer)
+
+    fields = {"steps": 5} if hasattr(ATTACKS[name], "steps") else {}
+    fields |= {"restarts": 1} if hasattr(ATTACKS[name], "restarts") else {}
+    attack: Attack = dataclasses.replace(ATTACKS[name], **fields)
+    defense = Scripted(logits)
+    y = torch.zeros(3).long()
+    candidates = attack(defense, x, y, (0.05, 0.1), generator(0))
+    assert candidates.isfinite().all()
+    for candidate in candidates:
+        assert not evades(defense, candidate, y, generator(0)).any()
+
+
+def islands(*centres: torch.Tensor) -> Scripted:
+    """Class 1 within a small ball around each centre, class 0 everywhere else."""
+
+    def logits(points: torch.Tensor) -> torch.Tensor:
+        distances = [(points - each).flatten(1).norm(dim=1) for each in centres]
+        inside = 0.3 - torch.stack(distances).amin(dim=0)
+        return torch.stack([torch.zeros_like(inside), inside], dim=1)
+
+    return Scripted(logits)
+
+
+def test_boundary_goes_on_for_images_that_have_a_start_where_others_have_none():
+    x = images(3)
+    defense = islands(x[1])
+    y = torch.tensor([0, 1, 0])
+    _, found = random_starts(defense, x, y, 12, generator(0))
+    assert found.tolist() == [False, True, False]
+    attack = dataclasses.replace(ATTACKS["boundary"], steps=200, start_tries=12)
+    candidate = attack(defense, x, y, (0.6,), generator(0))[0]
+    assert evades(defense, candidate, y, generator(0)).tolist() == [False, True, False]
+    assert torch.equal(candidate[[0, 2]], x[[0, 2]])
+
+
+def test_boundary_keeps_going_when_a_stochastic_defense_changes_its_mind_about_a_start():
+    defense = Noisy(*random_linear(), std=0.3)
+    x = images(6)
+    attack = dataclasses.replace(ATTACKS["boundary"], steps=20)
+    candidates = attack(defense, x, labels(defense, x), (1.0,), generator(0))
+    assert candidates.shape == (1, *x.shape)
+
+
+def test_linf_noise_fills_its_ball_and_never_leaves_it_whatever_its_sign():
+    x = torch.full((40, 1, 1, 2), 0.5)
+    seen = []
+
+    def logits(points: torch.Tensor) -> torch.Tensor:
+        seen.append((points - x).flatten(1).abs().amax(dim=1))
+        return torch.tensor([1.0, 0.0]).expand(len(points), 2)
+
+    AdditiveNoise(norm=Norm.LINF, repeats=3).perturb(
+        Scripted(logits), x, torch.zeros(40).long(), 0.2, generator(0)
+    )
+    assert len(seen) == 3
+    assert torch.allclose(torch.stack(seen), torch.tensor(0.2), atol=1e-6)
+
+
+# adversarial training
+
+
+def test_training_attack_stays_in_the_ball_and_leaves_weights_without_gradients():
+    defense = Linear(*random_linear())
+    x = images(4)
+    y = labels(defense, x)
+    attack = dataclasses.replace(ATTACKS["pgd-linf"], steps=5, restarts=20)
+    perturbed = attack.during_training(0.1)(defense, x, y, generator(0))
+    assert (Norm.LINF.distance(x, perturbed) <= 0.1).all()
+    assert (
+        evasion_lead(accepts_all(defense.logits(perturbed)), y).min()
+        > evasion_lead(accepts_all(defense.logits(x)), y).min()
+    )
+    assert defense.cost.forward == 4 * (5 + 1), "one run, no restarts, no questions"
+    assert all(weight.grad is None and weight.requires_grad for weight in defense.parameters())
