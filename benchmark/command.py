@@ -14,7 +14,8 @@ LookupError or OSError with a sentence. Tests call ``main(["--dataset", "digits"
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from functools import wraps
+from typing import Any, Protocol
 
 import typer
 
@@ -37,15 +38,21 @@ def command(function: Callable[..., int | None]) -> Main:
     ``BENCH_TRACEBACK=1`` in the environment raises errors instead of shortening them.
     """
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command(name=function.__module__.rpartition(".")[2])(function)
+
+    @wraps(function)
+    def interruptible(*arguments: Any, **options: Any) -> int | None:
+        try:
+            return function(*arguments, **options)
+        except KeyboardInterrupt:
+            print("interrupted; the same command goes on where this one stopped", file=sys.stderr)
+            return INTERRUPTED
+
+    app.command(name=function.__module__.rpartition(".")[2])(interruptible)
 
     def main(arguments: Sequence[str] | None = None) -> int:
         given = None if arguments is None else list(arguments)
         try:
             return app(given, standalone_mode=False) or 0
-        except typer.Abort:
-            print("interrupted; the same command goes on where this one stopped", file=sys.stderr)
-            return INTERRUPTED
         except (typer.TyperException, ValueError, LookupError, OSError) as error:
             if os.environ.get(TRACEBACK_VARIABLE) == "1" or not _is_a_message(error):
                 raise
