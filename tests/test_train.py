@@ -1,0 +1,166 @@
+"""Training: resumable, reproducible, kept under a key that names what it depends on."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmark import weights
+from benchmark.catalog import recipe_for
+from benchmark.datasets import DATASETS
+from benchmark.datasets.base import Dataset
+from benchmark.presets import PRESETS, Preset
+from benchmark.progress import Bar, Progress
+from benchmark.train import Schedule, ensure, main
+from benchmark.weights import Weights
+from defenses import DEFENSES
+from defenses.randomness import generator
+
+TINY: Preset = replace(
+    PRESETS["smoke"],
+    defenses={
+        **PRESETS["smoke"].defenses,
+        "cnn": {"epochs": 3, "batch_size": 256},
+        "eabs": {"epochs": 2, "batch_size": 256, "candidates": 5, "latent_steps": 1},
+    },
+)
+
+
+class KilledError(Exception):
+    """Stands for the end of the process."""
+
+
+class KillingProgress(Progress):
+    """Ends the process after some updates."""
+
+    def __init__(self, updates: int) -> None:
+        super().__init__(silent=True)
+        self.left = updates
+
+    def start(self, label: str, total: int) -> Bar:
+        return _KillingBar(self, label, total)
+
+
+class _KillingBar(Bar):
+    def __init__(self, progress: KillingProgress, label: str, total: int) -> None:
+        super().__init__(progress, label, total)
+        self.owner = progress
+
+    def advance(self, n: int = 1, note: str = "") -> None:
+        super().advance(n, note)
+        self.owner.left -= n
+        if self.owner.left < 0:
+            raise KilledError
+
+
+@pytest.fixture(scope="module")
+def digits() -> Dataset:
+    return DATASETS["digits"].load()
+
+
+@pytest.fixture
+def train(
+    digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Weights]:
+    def run(name: str, cache: str = "cache", progress: Progress | None = None) -> Weights:
+        monkeypatch.setenv("BENCH_CACHE", str(tmp_path / cache))
+        with progress or Progress(silent=True) as shown:
+            return ensure(digits, name, TINY, progress=shown)
+
+    return run
+
+
+@pytest.mark.parametrize("name", ["cnn", "eabs"])
+def test_training_killed_and_resumed_ends_at_the_same_weights(
+    name: str, train: Callable[..., Weights]
+) -> None:
+    whole = train(name, "whole")
+    with pytest.raises(KilledError):
+        train(name, "cut", KillingProgress(updates=6))
+    resumed = train(name, "cut")
+    assert resumed.digest == whole.digest
+    assert not list(resumed.path.parent.glob("*.checkpoint"))
+
+
+def test_weights_are_trained_once(train: Callable[..., Weights]) -> None:
+    first = train("cnn")
+    second = train("cnn", progress=KillingProgress(updates=0))
+    assert second.digest == first.digest
+
+
+def test_training_leaves_global_randomness_alone(train: Callable[..., Weights]) -> None:
+    state = torch.get_rng_state()
+    train("cnn")
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_adversarial_training_starts_from_the_trained_cnn(train: Callable[..., Weights]) -> None:
+    adversarial = train("adv_l2")
+    assert adversarial.card["starts_from"] == train("cnn").digest
+
+
+def test_card_says_what_the_weights_are(train: Callable[..., Weights], digits: Dataset) -> None:
+    card = train("cnn").card
+    assert card["dataset_digest"] == digits.digest
+    assert card["recipe"] == recipe_for("cnn", TINY).training()
+    assert card["epochs"] == 3
+    assert card["seconds"] > 0
+    assert 0 <= card["deployed_accuracy"] <= 1
+
+
+def test_loaded_defense_answers_as_when_it_was_stored(
+    train: Callable[..., Weights], digits: Dataset
+) -> None:
+    stored = train("eabs")
+    recipe = recipe_for("eabs", TINY)
+    defense = weights.load_defense(stored, recipe, digits.task, "cpu")
+    assert not defense.training
+    assert not any(parameter.requires_grad for parameter in defense.parameters())
+    x = digits.test.batch(torch.arange(4).numpy()).x
+    again = weights.load_defense(stored, replace(recipe, latent_rate=0.05), digits.task, "cpu")
+    expected = defense.decide(x, generator(0)).logits
+    assert torch.equal(again.decide(x, generator(0)).logits, expected)
+
+
+def test_damaged_weights_are_refused_by_name(
+    train: Callable[..., Weights], digits: Dataset
+) -> None:
+    stored = train("cnn")
+    data = bytearray(stored.path.read_bytes())
+    data[-1] ^= 1
+    stored.path.write_bytes(bytes(data))
+    with pytest.raises(OSError, match=f"{stored.path.name} must have digest .* train again"):
+        weights.load_defense(stored, recipe_for("cnn", TINY), digits.task, "cpu")
+
+
+def test_weights_of_another_defense_are_refused(
+    train: Callable[..., Weights], digits: Dataset
+) -> None:
+    with pytest.raises(OSError, match="must fit SynthesisClassifier"):
+        weights.load_defense(train("cnn"), DEFENSES["abs"], digits.task, "cpu")
+
+
+def test_diverging_training_stops_with_the_loss_and_a_remedy(
+    digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path))
+    wild = replace(TINY, defenses={"cnn": {"epochs": 3, "learning_rate": 1e30}})
+    with (
+        Progress(silent=True) as progress,
+        pytest.raises(ValueError, match=r"cross-entropy of cnn must stay finite.*lower"),
+    ):
+        ensure(digits, "cnn", wild, progress=progress)
+
+
+def test_small_data_sets_take_more_epochs_until_there_are_enough_updates() -> None:
+    recipe = replace(DEFENSES["cnn"], epochs=4, batch_size=128, halve_every=1, least_updates=100)
+    assert Schedule.of(recipe, 1167) == Schedule(epochs=12, batches=9, halve_every=3)
+    assert Schedule.of(recipe, 54000) == Schedule(epochs=4, batches=421, halve_every=1)
+    assert [Schedule(12, 9, 3).rate(epoch) for epoch in (0, 2, 3, 9)] == [1, 1, 0.5, 0.125]
+
+
+def test_train_command_names_an_unknown_defense(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--defense", "eaps"]) == 2
+    assert "did you mean 'eabs'?" in capsys.readouterr().err
