@@ -24,6 +24,19 @@ NORM_NAMES = {
 
 
 @dataclass(frozen=True)
+class Counterpart:
+    """What is looked up among the published numbers, where a table has a counterpart.
+
+    Args:
+        table: paper and table in `published.results`, preferred where several printed a number.
+        attacks: our attack label -> the paper's; others are looked up as they are.
+    """
+
+    table: tuple[str, str] = ("", "")
+    attacks: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Layout:
     """Which rows a table has and what they are called.
 
@@ -31,12 +44,12 @@ class Layout:
         radii: epsilons shown, per norm in the order of the table.
         row_by: attack field that names the rows; empty names them by their attack and adds the
             worst case of each norm.
-        published_as: our attack label -> the label under which the paper's number is looked up.
+        counterpart: what is looked up among the published numbers.
     """
 
     radii: Mapping[str, tuple[float, ...]]
     row_by: str = ""
-    published_as: Mapping[str, str] = field(default_factory=dict)
+    counterpart: Counterpart = Counterpart()
 
     def row_name(self, attack: str) -> str:
         """``pgd-linf[steps=10]``, or ``steps = 10`` where rows are named by a field."""
@@ -204,10 +217,11 @@ def _printed(
     return published.lookup(
         dataset=scores.dataset,
         defense=split_key(defense)[0],
-        attack=layout.published_as.get(label, label),
+        attack=layout.counterpart.attacks.get(label, label),
         surrogate=surrogate,
         norm=row.norm,
         epsilon=row.epsilon,
+        preferred=layout.counterpart.table,
     )
 
 

@@ -2,6 +2,8 @@
 
     title = "Number of steps of Linf PGD on SVHN"
     source = "E-ABS (Ju & Wagner 2020), Table 8"
+    paper = "e-abs"                              # where its numbers stand in published/results.csv
+    table = "8"
     kind = "table"                               # or "curve", or "grid" for images
     dataset = "svhn"
     defenses = ["eabs"]
@@ -47,7 +49,9 @@ class Artefact:
     Args:
         name: of its file, without the suffix.
         title: what it shows.
-        source: paper and place in it.
+        source: paper and place in it, for people.
+        paper: where its numbers stand in the published results.
+        table: likewise.
         kind: how it is shown.
         dataset: registered name.
         defenses: registered names, in the order of the columns.
@@ -60,6 +64,8 @@ class Artefact:
     name: str
     title: str
     source: str
+    paper: str
+    table: str
     kind: Kind
     dataset: str
     defenses: tuple[str, ...]
@@ -131,6 +137,8 @@ def parse(name: str, text: str) -> Artefact:
         name=name,
         title=content["title"],
         source=content["source"],
+        paper=content["paper"],
+        table=content["table"],
         kind=Kind(content["kind"]),
         dataset=content["dataset"],
         defenses=tuple(content["defenses"]),

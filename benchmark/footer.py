@@ -19,7 +19,7 @@ def summary(scores: Scores) -> str:
     first = scores.metadata[0]
     presets = _joined(str(m["preset"]) for m in scores.metadata)
     return (
-        f"preset {presets}, {scores.n} samples, seed {first['seed']}, "
+        f"Preset {presets}, {scores.n} samples, seed {first['seed']}, "
         f"{first['votes']} votes of stochastic defenses"
     )
 
@@ -32,7 +32,7 @@ def markdown(scores: Scores) -> str:
         ", ".join(f"{name} {value}" for name, value in m["versions"].items()) for m in cells
     )
     facts = [
-        f"{summary(scores)[0].upper()}{summary(scores)[1:]}.",
+        f"{summary(scores)}.",
         f"Data set {scores.dataset}, digest `{_short(cells[0]['dataset_digest'])}`.",
         f"Computing time {duration(seconds)}, summed over {len(cells)} cells; "
         f"device {_joined(str(m['device']) for m in cells)}.",

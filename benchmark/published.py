@@ -146,19 +146,20 @@ def lookup(
     norm: str = "",
     epsilon: float = 0.0,
     metric: str = "accuracy",
+    preferred: tuple[str, str] = ("", ""),
 ) -> tuple[Published, ...]:
     """The published numbers for one measurement, usually none or one.
 
-    Two papers, or one paper under two conditions of the defense, may have printed different
-    numbers; equal ones are given once.
+    Two papers, or two tables of one, may have printed different numbers; equal ones are given once.
 
     Args:
         attack: our label, ``clean``, or ``all`` for the worst case over the norm's attacks.
         epsilon: radius for pixels in [0, 1]; ignored for ``clean``.
+        preferred: paper and table whose number is the only one, where it has one.
     """
     name, parameters = specification(attack)
     names = _names_in_papers(name)
-    found: dict[float, Published] = {}
+    found: list[Published] = []
     for number in results():
         same = (
             number.dataset == dataset
@@ -169,8 +170,9 @@ def lookup(
             and number.parameters == parameters
         )
         if same and (name == CLEAN or _same_ball(number, norm, epsilon)):
-            found.setdefault(number.value, number)
-    return tuple(found.values())
+            found.append(number)
+    own = [number for number in found if (number.paper, number.table) == preferred]
+    return tuple({number.value: number for number in reversed(own or found)}.values())[::-1]
 
 
 def attacks_under_all(dataset: str, norm: str, defense: str) -> frozenset[str]:

@@ -5,7 +5,7 @@ the preset. The files are ``results/<dataset>/<artefact>-<preset>.*``, beside th
 """
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -14,7 +14,7 @@ import typer
 
 from attacks.threat import Norm
 from benchmark import artefact, catalog, examples, grids, records, tables
-from benchmark.accuracy import NORM_NAMES, radius_text
+from benchmark.accuracy import NORM_NAMES, Counterpart, radius_text
 from benchmark.artefact import Artefact, Kind
 from benchmark.cells import CLEAN
 from benchmark.command import command
@@ -33,14 +33,14 @@ class Reproduction:
         title: of the table; names a substituted data set.
         stem: of the files' names.
         plan: what the runner computes.
-        published_as: our attack label -> the paper's.
+        counterpart: where the published numbers are.
     """
 
     artefact: Artefact
     title: str
     stem: str
     plan: Plan
-    published_as: Mapping[str, str]
+    counterpart: Counterpart
 
     @property
     def table_epsilons(self) -> dict[str, tuple[float, ...]]:
@@ -77,6 +77,7 @@ def prepare(
         )[0]
         for ours, theirs in specs.items()
     }
+    counterpart = Counterpart((wanted.paper, wanted.table), labels)
     title = f"{wanted.source}: {wanted.title}, preset {preset.name}"
     if substituted:
         title += (
@@ -96,7 +97,7 @@ def prepare(
         samples=samples,
         seed=seed,
     )
-    return Reproduction(wanted, title, "-".join(parts), plan, labels)
+    return Reproduction(wanted, title, "-".join(parts), plan, counterpart)
 
 
 def report(made: Reproduction, paths: Sequence[Path], source: Source, folder: Path) -> list[Path]:
@@ -113,7 +114,7 @@ def report(made: Reproduction, paths: Sequence[Path], source: Source, folder: Pa
         made.title,
         epsilons=made.table_epsilons,
         row_by=made.artefact.row_by,
-        published_as=made.published_as,
+        counterpart=made.counterpart,
         pictures=pictures,
     )
     return [*written, *pictures]
@@ -158,7 +159,7 @@ def run(
         made.title,
         epsilons=made.table_epsilons,
         row_by=wanted.row_by,
-        published_as=made.published_as,
+        counterpart=made.counterpart,
     )
     for path in written:
         print(f"wrote {path}")

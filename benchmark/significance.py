@@ -67,7 +67,7 @@ def matrix(verdict: Verdicts) -> Sheet:
     return Sheet(title, columns, lines)
 
 
-def explanation(scores: Scores, found: tuple[Verdicts, ...]) -> str:
+def explanation(scores: Scores, layout: Layout, found: tuple[Verdicts, ...]) -> str:
     """How to read the matrices, Cochran's Q, and what this many samples can't show."""
     pairs = sum(len(verdict.comparisons) for verdict in found)
     smallest = statistics.smallest_difference(scores.n)
@@ -82,10 +82,11 @@ def explanation(scores: Scores, found: tuple[Verdicts, ...]) -> str:
         for verdict in found
     )
     left_out = [
-        f"{defense} under All {ball_name(verdict.norm, verdict.epsilon)}"
-        for verdict in found
+        f"{defense} under All {ball_name(norm, epsilon)}"
+        for norm, radii in layout.radii.items()
+        for epsilon in radii
         for defense in scores.defenses
-        if defense not in verdict.defenses
+        if not scores.worst(defense, norm, epsilon).measured
     ]
     return (
         f"McNemar's test on the same samples, two-sided: exact below "

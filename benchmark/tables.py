@@ -11,6 +11,7 @@ Reads what earlier runs kept, attacks nothing. One table per preset, seed and se
 
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -19,9 +20,10 @@ import typer
 from rich.console import Console
 
 from benchmark import accuracy, curves, footer, groups, scores, sheet, significance
-from benchmark.accuracy import Layout
+from benchmark.accuracy import Counterpart, Layout
 from benchmark.command import command
 from benchmark.scores import Scores
+from benchmark.sheet import Sheet
 from benchmark.storage import keep
 
 LEGEND = (
@@ -32,6 +34,8 @@ LEGEND = (
 _KEYS = ["dataset", "defense", "attack", "surrogate", "norm", "epsilon", "n", "accuracy"]
 _CSV = [*_KEYS, "low", "high", "published", "note"]
 _REJECTION_CSV = [*_KEYS, "error", "rejection"]
+
+NO_COUNTERPART = Counterpart()
 
 Radii = Mapping[str, Sequence[float]]
 
@@ -44,7 +48,7 @@ def write(
     *,
     epsilons: Radii | None = None,
     row_by: str = "",
-    published_as: Mapping[str, str] | None = None,
+    counterpart: Counterpart = NO_COUNTERPART,
     pictures: Sequence[Path] = (),
 ) -> list[Path]:
     """Write the tables and figures of one group of records.
@@ -56,7 +60,7 @@ def write(
         title: of the table.
         epsilons: radii shown per norm; those of a norm not named as `accuracy.choose_radii` says.
         row_by: attack field that names the rows, as in `accuracy.Layout`.
-        published_as: our attack label -> the label under which its published number is found.
+        counterpart: what is looked up among the published numbers.
         pictures: files in the folder that the Markdown shows below the table.
 
     Returns: the files, the Markdown first.
@@ -65,30 +69,18 @@ def write(
         ValueError: the records do not belong into one table, or lack a wanted epsilon.
         OSError: a record can't be read or a file can't be written.
     """
-    found = scores.read(records)
-    layout = _layout(found, epsilons, row_by, published_as)
-    verdicts = significance.verdicts(found, layout)
-    drawn = curves.write(found, folder, stem, title)
-
-    table = accuracy.accuracy_sheet(found, layout, title)
-    rejections = _rejections(found, layout, title)
-    matrices = [significance.matrix(verdict) for verdict in verdicts]
-    numbers = accuracy.tidy(found, layout)
-    latex = [table, *rejections, *matrices]
-    remark = " ".join(f"{text}." for text in (footer.caveat(found), footer.summary(found)) if text)
-
+    read = _read(records, title, epsilons, row_by, counterpart)
+    drawn = curves.write(read.scores, folder, stem, title)
+    numbers = accuracy.tidy(read.scores, read.layout)
     written = {
-        f"{stem}.md": _markdown(found, table, rejections, verdicts, [*pictures, *drawn]),
+        f"{stem}.md": _markdown(read, [*pictures, *drawn]),
         f"{stem}.csv": _csv(numbers[_CSV]),
-        f"{stem}.tex": "\n".join(
-            sheet.latex(part, f"{stem}-{i}" if i else stem, "" if i else remark)
-            for i, part in enumerate(latex)
-        ),
+        f"{stem}.tex": _latex(read, stem),
     }
-    if rejections:
+    if read.rejections:
         written[f"{stem}-rejection.csv"] = _csv(numbers[_REJECTION_CSV])
-    if verdicts:
-        written[f"{stem}-mcnemar.csv"] = _csv(significance.tidy(verdicts))
+    if read.verdicts:
+        written[f"{stem}-mcnemar.csv"] = _csv(significance.tidy(read.verdicts))
     for name, text in written.items():
         keep(folder / name, text.encode())
     return [folder / name for name in written] + drawn
@@ -100,25 +92,19 @@ def show(
     *,
     epsilons: Radii | None = None,
     row_by: str = "",
-    published_as: Mapping[str, str] | None = None,
+    counterpart: Counterpart = NO_COUNTERPART,
     console: Console | None = None,
 ) -> None:
     """Print the tables of one group of records, compactly; arguments as `write`."""
-    found = scores.read(records)
-    layout = _layout(found, epsilons, row_by, published_as)
-    verdicts = significance.verdicts(found, layout)
+    read = _read(records, title, epsilons, row_by, counterpart)
     out = console or Console()
-    if caveat := footer.caveat(found):
+    if caveat := footer.caveat(read.scores):
         out.print(caveat, style="bold yellow", markup=False, highlight=False)
-    table = accuracy.accuracy_sheet(found, layout, title)
-    for part in (table, *_rejections(found, layout, title)):
+    for part in (*read.sheets, *read.matrices):
         out.print(sheet.terminal(part))
-    for verdict in verdicts:
-        out.print(sheet.terminal(significance.matrix(verdict)))
-    if verdicts:
-        explanation = significance.explanation(found, verdicts)
-        out.print(explanation, style="dim", markup=False, highlight=False)
-    out.print(footer.summary(found), style="dim", markup=False, highlight=False)
+    for text in (read.explanation, footer.summary(read.scores)):
+        if text:
+            out.print(text, style="dim", markup=False, highlight=False)
 
 
 def run(
@@ -150,42 +136,82 @@ def run(
         console.print(f"left out (name them with --attack): {labels}", markup=False)
 
 
-def _layout(
-    found: Scores, epsilons: Radii | None, row_by: str, published_as: Mapping[str, str] | None
-) -> Layout:
+@dataclass(frozen=True)
+class _Read:
+    """Everything that is said about one group of records."""
+
+    scores: Scores
+    layout: Layout
+    table: Sheet
+    rejections: tuple[Sheet, ...]
+    verdicts: tuple[significance.Verdicts, ...]
+
+    @property
+    def sheets(self) -> tuple[Sheet, ...]:
+        """Accuracy, and rejection where there is any."""
+        return (self.table, *self.rejections)
+
+    @property
+    def matrices(self) -> tuple[Sheet, ...]:
+        """McNemar's p-values."""
+        return tuple(significance.matrix(verdict) for verdict in self.verdicts)
+
+    @property
+    def explanation(self) -> str:
+        """What belongs below the matrices; empty where there are none."""
+        if not self.verdicts:
+            return ""
+        return significance.explanation(self.scores, self.layout, self.verdicts)
+
+
+def _read(
+    records: Sequence[Path],
+    title: str,
+    epsilons: Radii | None,
+    row_by: str,
+    counterpart: Counterpart,
+) -> _Read:
+    found = scores.read(records)
     wanted = {norm: tuple(radii) for norm, radii in (epsilons or {}).items()}
-    return Layout(accuracy.choose_radii(found, wanted), row_by, published_as or {})
+    layout = Layout(accuracy.choose_radii(found, wanted), row_by, counterpart)
+    table = accuracy.accuracy_sheet(found, layout, title)
+    heading = f"{title}: accuracy / error / rejection, percent"
+    rejection = accuracy.rejection_sheet(found, layout, heading)
+    return _Read(
+        found,
+        layout,
+        table,
+        (rejection,) if found.rejecting else (),
+        significance.verdicts(found, layout),
+    )
 
 
-def _rejections(found: Scores, layout: Layout, title: str) -> list[sheet.Sheet]:
-    if not found.rejecting:
-        return []
-    heading = f"{title}: accuracy / error / rejection"
-    return [accuracy.rejection_sheet(found, layout, heading)]
-
-
-def _markdown(
-    found: Scores,
-    table: sheet.Sheet,
-    rejections: Sequence[sheet.Sheet],
-    verdicts: tuple[significance.Verdicts, ...],
-    drawn: Sequence[Path],
-) -> str:
-    caveat = footer.caveat(found)
-    parts = [f"# {table.title}", f"**{caveat}**" if caveat else "", sheet.markdown(table), LEGEND]
-    for part in rejections:
+def _markdown(read: _Read, pictures: Sequence[Path]) -> str:
+    caveat = footer.caveat(read.scores)
+    parts = [f"# {read.table.title}", f"**{caveat}**" if caveat else ""]
+    parts += [sheet.markdown(read.table), LEGEND]
+    for part in read.rejections:
         parts += ["## Accuracy / error / rejection, percent", sheet.markdown(part)]
-    if verdicts:
+    if read.matrices:
         parts.append("## Which differences are significant")
-        for verdict in verdicts:
-            matrix = significance.matrix(verdict)
-            parts += [f"{matrix.title}:", sheet.markdown(matrix)]
-        parts.append(significance.explanation(found, verdicts))
-    images = [path.name for path in drawn if path.suffix == ".svg"]
+    for part in read.matrices:
+        parts += [f"{part.title}:", sheet.markdown(part)]
+    parts.append(read.explanation)
+    images = [path.name for path in pictures if path.suffix == ".svg"]
     if images:
         parts += ["## Figures", *(f"![{name}]({name})" for name in images)]
-    parts += ["## How these numbers were made", footer.markdown(found)]
+    parts += ["## How these numbers were made", footer.markdown(read.scores)]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _latex(read: _Read, stem: str) -> str:
+    facts = (footer.caveat(read.scores), footer.summary(read.scores))
+    remark = " ".join(f"{fact}." for fact in facts if fact)
+    first = sheet.latex(read.table, stem, remark)
+    others = (*read.rejections, *read.matrices)
+    return "\n".join(
+        [first, *(sheet.latex(part, f"{stem}-{i}") for i, part in enumerate(others, start=1))]
+    )
 
 
 def _csv(frame: pd.DataFrame) -> str:

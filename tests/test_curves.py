@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from synthetic_records import letters, write_cell
 
 from benchmark import curves, figures, grids, scores, statistics
+from tests.synthetic_records import letters, write_cell
 
 
 @pytest.fixture

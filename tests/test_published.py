@@ -73,6 +73,14 @@ def test_numbers_with_parameters_are_found_by_exactly_these_in_any_order(attack,
     assert _values(attack=attack, **query) == [value]
 
 
+def test_of_two_tables_with_different_numbers_the_preferred_one_is_taken():
+    query = {"dataset": "svhn", "defense": "eabs", "norm": "linf", "epsilon": EPSILON}
+    query |= {"attack": "pgd-linf[steps=100,restarts=20,eot=3]"}
+    assert _values(**query) == [56.0, 51.5]
+    assert _values(**query, preferred=("e-abs", "8")) == [51.5]
+    assert _values(**query, preferred=("e-abs", "1")) == [56.0, 51.5]
+
+
 def test_an_epsilon_kept_in_single_precision_still_matches():
     query = {"dataset": "svhn", "defense": "eabs", "attack": "pgd-linf", "norm": "linf"}
     assert _values(**query, epsilon=0.03137255087494850) == [57.0]

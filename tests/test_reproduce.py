@@ -1,0 +1,198 @@
+"""Artefact files and their plans; whole sweeps belong to the runner's tests."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from attacks.threat import Norm
+from benchmark import artefact, catalog, published, reproduce
+from benchmark.artefact import Kind
+from benchmark.datasets import DATASETS
+from benchmark.presets import PRESETS
+from benchmark.runner import Plan
+from defenses import DEFENSES
+from tests.synthetic_records import letters, write_cell
+
+NAMES = artefact.names()
+
+
+def _prepare(name, preset="paper", dataset="", **options):
+    wanted = artefact.load(name)
+    source = DATASETS[dataset or wanted.dataset]
+    return reproduce.prepare(wanted, PRESETS[preset], source, **options)
+
+
+def test_every_table_and_figure_of_the_issue_has_a_file():
+    tables = {f"e-abs-table-{number}" for number in range(1, 9)}
+    figures = {f"e-abs-figure-{number}" for number in (3, 4, 5)}
+    assert set(NAMES) == tables | figures | {"e-abs-text-gradient-free", "e-abs-text-gtsrb"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("preset", list(PRESETS))
+def test_every_artefact_names_only_what_is_registered(name, preset):
+    wanted = artefact.load(name)
+    assert wanted.dataset in DATASETS
+    assert set(wanted.defenses) <= set(DEFENSES)
+    channels = DATASETS[wanted.dataset].task.shape[0]
+    for spec in wanted.attacks_at(preset):
+        _, attack = catalog.parse_attack(spec, PRESETS[preset], channels)
+        assert str(attack.norm) in wanted.epsilons
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if "figure" not in name])
+def test_every_published_table_finds_its_numbers(name):
+    made = _prepare(name)
+    dataset, epsilons = made.plan.dataset, made.plan.epsilons
+    for defense in made.plan.defenses:
+        for spec in made.plan.attacks:
+            label, attack = catalog.parse_attack(spec, PRESETS["paper"], 3)
+            numbers = published.lookup(
+                dataset=dataset,
+                defense=defense,
+                attack=made.counterpart.attacks[label],
+                norm=str(attack.norm),
+                epsilon=epsilons[attack.norm][0],
+                preferred=made.counterpart.table,
+            )
+            assert len(numbers) == 1, (defense, spec)
+
+
+def test_the_paper_preset_runs_the_papers_fields_and_samples():
+    plan = _prepare("e-abs-table-8").plan
+    assert plan.samples == 200
+    assert plan.attacks[0] == "pgd-linf[eot=3,restarts=20,steps=0]"
+    assert plan.epsilons == {Norm.LINF: (8 / 255,)}
+
+
+def test_other_presets_keep_the_row_and_spend_their_own_budgets():
+    made = _prepare("e-abs-table-8", "quick")
+    assert made.plan.samples is None
+    assert made.plan.attacks[1] == "pgd-linf[steps=10]"
+    _, attack = catalog.parse_attack(made.plan.attacks[1], PRESETS["quick"], 3)
+    assert attack.steps == 10
+    assert attack.restarts == PRESETS["quick"].attacks["pgd-linf"]["restarts"]
+    assert made.counterpart.attacks["pgd-linf[steps=10]"] == "pgd-linf[eot=3,restarts=20,steps=10]"
+
+
+def test_rows_named_by_a_field_stay_different_at_every_preset():
+    for name in ("e-abs-table-6", "e-abs-table-7", "e-abs-table-8"):
+        for preset in PRESETS:
+            assert len(set(_prepare(name, preset).plan.attacks)) == len(artefact.load(name).attacks)
+
+
+def test_a_substituted_data_set_is_named_in_the_title_and_brings_its_epsilons():
+    made = _prepare("e-abs-table-4", "quick", "mnist")
+    assert "on mnist instead of svhn, with the epsilons of mnist" in made.title
+    assert made.plan.epsilons == {Norm.LINF: (0.3,), Norm.L2: (1.5,)}
+    assert made.plan.dataset == "mnist"
+    assert "instead of" not in _prepare("e-abs-table-4", "quick", "svhn").title
+
+
+def test_a_substituted_curve_follows_the_substitutes_sweep():
+    made = _prepare("e-abs-figure-3", "quick", "mnist")
+    for norm, radii in made.plan.epsilons.items():
+        assert tuple(radii) == tuple(DATASETS["mnist"].curve[norm])
+
+
+def test_file_names_hold_preset_samples_and_seed_where_they_differ():
+    assert _prepare("e-abs-table-1").stem == "e-abs-table-1-paper"
+    stem = _prepare("e-abs-table-1", "quick", samples=20, seed=3).stem
+    assert stem == "e-abs-table-1-quick-n20-seed3"
+
+
+@pytest.fixture
+def swept(monkeypatch, tmp_path):
+    """The plan that the command made, its cells faked: the attack breaks more at more steps."""
+    plans = []
+
+    def sweep(plan: Plan, *, results: Path, **_: object) -> list[Path]:
+        plans.append(plan)
+        channels = DATASETS[plan.dataset].task.shape[0]
+        paths = []
+        for defense in plan.defenses:
+            paths.append(write_cell(results, defense, "clean", letters(9, 1), dataset=plan.dataset))
+            for count, spec in enumerate(plan.attacks):
+                label, attack = catalog.parse_attack(spec, plan.preset, channels)
+                radii = plan.epsilons[attack.norm]
+                outcomes = {radius: letters(9 - count, 1 + count) for radius in radii}
+                paths.append(write_cell(results, defense, label, outcomes, dataset=plan.dataset))
+        return paths
+
+    monkeypatch.setattr(reproduce, "sweep", sweep)
+    return plans
+
+
+def test_the_command_writes_a_table_with_one_row_per_value(swept, tmp_path, capsys):
+    arguments = ["e-abs-table-8", "--preset", "smoke", "--results", str(tmp_path)]
+    assert reproduce.main(arguments) == 0
+    text = (tmp_path / "svhn" / "e-abs-table-8-smoke.md").read_text()
+    assert "| steps = 0 " in text and "| steps = 500 " in text
+    assert "All Linf" not in text.split("## How")[0].replace("*All*", "")
+    assert "(paper 87.5)" in text and "published with" in text
+    numbers = pd.read_csv(tmp_path / "svhn" / "e-abs-table-8-smoke.csv")
+    assert numbers["published"].tolist() == [89.2, 87.5, 78, 63.5, 51.5, 51.5, 52, 51.5]
+    assert "steps = 500" in capsys.readouterr().out
+
+
+def test_the_command_draws_a_curve_per_norm(swept, tmp_path):
+    arguments = ["e-abs-figure-3", "--results", str(tmp_path), "--dataset", "mnist"]
+    assert reproduce.main(arguments) == 0
+    for suffix in ("linf.png", "linf.svg", "l2.png", "l2.svg", "curves.csv"):
+        assert (tmp_path / "mnist" / f"e-abs-figure-3-quick-{suffix}").stat().st_size > 0
+
+
+def test_the_command_lists_every_artefact(capsys):
+    assert reproduce.main(["--list"]) == 0
+    out = capsys.readouterr().out
+    assert [line.split()[0] for line in out.splitlines()] == list(NAMES)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], "artefact must be named; available: e-abs-figure-3"),
+        (["e-abs-tabel-4"], "unknown artefact 'e-abs-tabel-4'; did you mean 'e-abs-table-4'?"),
+        (["e-abs-table-4", "--dataset", "minst"], "did you mean 'mnist'?"),
+        (["e-abs-table-4", "--preset", "papr"], "did you mean 'paper'?"),
+    ],
+)
+def test_the_command_suggests_the_nearest_name(capsys, arguments, sentence):
+    assert reproduce.main(arguments) == 2
+    assert sentence in capsys.readouterr().err
+
+
+GOOD = """
+title = "t"
+source = "s"
+paper = "p"
+table = "1"
+kind = "table"
+dataset = "mnist"
+defenses = ["cnn"]
+attacks = ["ddn"]
+samples = 10
+[epsilons]
+l2 = ["3/2"]
+"""
+
+
+def test_an_artefact_file_is_read_field_by_field():
+    parsed = artefact.parse("name", GOOD)
+    assert (parsed.kind, parsed.samples, parsed.epsilons) == (Kind.TABLE, 10, {"l2": (1.5,)})
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "sentence"),
+    [
+        ("kind", "kynd", "missing: kind; unknown: kynd"),
+        ('"table"', '"chair"', "kind of artefact name must be table, curve, grid, got 'chair'"),
+        ('"3/2"', '"big"', "epsilon must be like 0.3 or 8/255, got 'big'"),
+        ("samples = 10", 'samples = 10\nrow_by = "steps"', "must name 'steps', got 'ddn'"),
+        ("samples = 10", "samples =", "must be TOML"),
+    ],
+)
+def test_a_wrong_artefact_file_is_explained(before, after, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        artefact.parse("name", GOOD.replace(before, after, 1))
