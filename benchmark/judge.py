@@ -54,10 +54,17 @@ class Verdict:
     wrong_share: Floats
 
     def take(self, rows: Any) -> "Verdict":
-        """Some of the points."""
+        """Some of the points, copied."""
         return Verdict(
-            self.outcome[rows], self.classes[rows], self.rejected[rows], self.wrong_share[rows]
+            self.outcome[rows].copy(),
+            self.classes[rows].copy(),
+            self.rejected[rows].copy(),
+            self.wrong_share[rows].copy(),
         )
+
+    def copy(self) -> "Verdict":
+        """All of the points, copied."""
+        return self.take(slice(None))
 
     def put(self, rows: Any, other: "Verdict") -> None:
         """Write another verdict over some of the points."""

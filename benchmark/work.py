@@ -116,7 +116,7 @@ def _compute(unit: Unit, defense: Defense, batch: Batch) -> tuple[pd.DataFrame, 
         verdict = ask(defense, batch.x, batch.y, rng, cell.votes)
         return _frame(unit, verdict, [verdict], np.zeros((2, 1, len(unit)))), None
     shape = (len(cell.epsilons), len(unit))
-    verdicts = [unit.clean.take(slice(None)) for _ in cell.epsilons]
+    verdicts = [unit.clean.copy() for _ in cell.epsilons]
     distances = np.zeros((2, *shape))
     points = batch.x.expand(shape[0], *batch.x.shape).clone()
     rows = unit.clean.found(Outcome.CORRECT)
@@ -181,7 +181,7 @@ def _failed(unit: Unit) -> pd.DataFrame:
     """ERROR for every sample that was to be computed; the others keep their clean verdict."""
     count = len(unit)
     clean = unit.clean or nobody(count, Outcome.ERROR)
-    verdict = clean.take(slice(None))
+    verdict = clean.copy()
     verdict.put(
         clean.found(Outcome.CORRECT), nobody(int(clean.found(Outcome.CORRECT).sum()), Outcome.ERROR)
     )

@@ -245,3 +245,12 @@ def test_scores_of_minus_infinity_are_numbers():
 
     verdict = ask(Certain(), flat(0.2), torch.tensor([0]), generator(0), 1)
     assert list(verdict.outcome) == [C]
+
+
+def test_a_part_of_a_verdict_can_be_changed_without_changing_the_whole():
+    verdict = ask(Brightness(), flat(0.2, 0.3), torch.tensor([0, 0]), generator(0), 1)
+    for part in (verdict.copy(), verdict.take(slice(0, 1)), verdict.take([0])):
+        part.outcome[0] = W
+        part.classes[0] = 1
+    assert list(verdict.outcome) == [C, C]
+    assert list(verdict.classes) == [0, 0]

@@ -37,7 +37,7 @@ def settled(frame):
 
 
 def test_a_sweep_agrees_with_the_exact_distances(tmp_path):
-    radii = (0.1, 0.3, 0.8)
+    radii = (0.1, 0.3, 0.5)
     plan = replace(PLAN, epsilons={Norm.L2: radii}, samples=40)
     frame = records.read(sweep(plan, tmp_path))
     images = Images().load().test
@@ -83,6 +83,17 @@ def test_samples_that_were_wrong_before_are_not_attacked_and_stay_wrong(tmp_path
     assert (attacked.loc[wrong, "outcome"] == Outcome.WRONG).all()
     assert (attacked.loc[wrong, "distance_l2"] == 0).all()
     assert (attacked.loc[wrong, "adversarial_class"] == clean.loc[wrong, "clean_class"]).all()
+
+
+@pytest.mark.parametrize("defense", ["brightness", "noisy", "cautious"])
+def test_every_row_repeats_the_clean_answer(tmp_path, defense):
+    plan = replace(PLAN, defenses=(defense,), epsilons={Norm.L2: (0.1, 0.8)}, samples=40)
+    frame = records.read(sweep(plan, tmp_path))
+    clean = frame[frame["attack"] == "clean"].set_index("sample")
+    for _, rows in frame.groupby(["attack", "epsilon"]):
+        same = clean.loc[rows["sample"]]
+        assert (rows["clean_class"].to_numpy() == same["adversarial_class"].to_numpy()).all()
+        assert (rows["clean_rejected"].to_numpy() == same["rejected"].to_numpy()).all()
 
 
 @pytest.mark.parametrize("defense", ["brightness", "noisy", "cautious"])
