@@ -22,6 +22,7 @@ from benchmark.datasets import DATASETS, Source
 from benchmark.presets import PRESETS, Preset
 from benchmark.progress import Progress
 from benchmark.records import Outcome
+from benchmark.run import require_success
 from benchmark.runner import Plan, sweep
 
 
@@ -163,6 +164,7 @@ def run(
     )
     for path in written:
         print(f"wrote {path}")
+    require_success(paths)
 
 
 def listing() -> str:
