@@ -169,6 +169,15 @@ class Reconstructs(Protocol):
         ...
 
 
+@runtime_checkable
+class Certifies(Protocol):
+    """A defense that can say how far an input may move before its answer could change."""
+
+    def certificate(self, x: Tensor, y: Tensor, rng: Generator) -> Tensor:
+        """(N,) L2 radii in pixel units; 0 where the class is wrong."""
+        ...
+
+
 def never_rejects(x: Tensor) -> Tensor:
     """The rejection margin (N,) of a defense that cannot reject: -inf."""
     return torch.full((len(x),), -torch.inf, device=x.device, dtype=x.dtype)
