@@ -33,6 +33,9 @@ import pyarrow.parquet as pq
 from benchmark.cells import Cell
 from benchmark.storage import keep
 
+DISTANCE_DECIMALS = 5
+"""Distances are rounded: below this, float32 sums depend on how many images share a batch."""
+
 _KEY = b"benchmark"
 
 

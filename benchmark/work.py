@@ -166,8 +166,8 @@ def _frame(
                 "rejected": verdict.rejected,
                 "outcome": [str(outcome) for outcome in verdict.outcome],
                 "wrong_vote_share": verdict.wrong_share,
-                "distance_l2": l2,
-                "distance_linf": linf,
+                "distance_l2": np.round(l2, records.DISTANCE_DECIMALS),
+                "distance_linf": np.round(linf, records.DISTANCE_DECIMALS),
                 "seed": cell.seed,
                 "cell": cell.id,
             }

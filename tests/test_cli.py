@@ -2,16 +2,19 @@
 
 import io
 import re
+from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
+from attacks.threat import Norm
 from benchmark import examples, provenance, records, run, verify
 from benchmark.command import command, sentence
 from benchmark.presets import PRESETS
 from benchmark.progress import Progress, clock
-from benchmark.records import Outcome
+from benchmark.records import DISTANCE_DECIMALS, Outcome
 from benchmark.runner import Plan, sweep
 from benchmark.workers import Workers
 from tests.fakes import TINY, Images, arm, shelf
@@ -249,6 +252,25 @@ def test_one_job_per_processor_is_the_default_on_processors():
     assert Workers.of(None, "cpu").jobs >= 1
     assert Workers.of(3, "cpu") == Workers(3, "cpu")
     assert Workers.of(None, "auto").device in {"cpu", "cuda"}
+
+
+def test_the_block_size_does_not_change_the_records_of_a_real_network(tmp_path):
+    attacks = ("pgd-l2", "ddn", "cw-l2", "deepfool-linf", "noise-linf", "boundary", "fgsm")
+    frames = []
+    for block in (24, 7):
+        plan = Plan(
+            dataset="digits",
+            defenses=("cnn",),
+            attacks=attacks,
+            preset=replace(PRESETS["smoke"], block=block),
+            samples=24,
+            epsilons={Norm.L2: (0.2, 0.5), Norm.LINF: (0.05, 0.1)},
+        )
+        with Progress(silent=True) as progress:
+            paths = sweep(plan, results=tmp_path / str(block), jobs=1, progress=progress)
+        frames.append(records.read(paths))
+    assert set(frames[0]["outcome"]) == {Outcome.CORRECT, Outcome.WRONG}
+    pd.testing.assert_frame_equal(*frames, rtol=0, atol=1.1 * 10**-DISTANCE_DECIMALS)
 
 
 @pytest.fixture

@@ -21,9 +21,9 @@ from tests.fakes import TINY, Walk, shelf
 ROOT = Path(__file__).parents[1]
 PLAN = Plan(dataset="images", defenses=("noisy",), attacks=("logged", "walk-linf"), preset=TINY)
 COMMAND = [
-    *("--dataset", "digits", "--preset", "smoke", "--samples", "64", "--jobs", "1"),
+    *("--dataset", "digits", "--preset", "smoke", "--samples", "48", "--jobs", "1"),
     *("--defense", "cnn", "--attack", "pgd-l2[steps=100],ddn,noise-l2,pgd-linf"),
-    *("--epsilons", "0.1,0.2,0.3,0.5"),
+    *("--epsilons", "0.2,0.4"),
 ]
 
 
