@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import BrokenExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import joblib
@@ -19,7 +21,7 @@ class Workers:
     """Who computes; made by `Workers.of`, which checks.
 
     Args:
-        jobs: processes; 1 is this process.
+        jobs: processes; 1 is this process. A dask cluster has its own.
         device: as torch names it; every worker of ``cuda`` has one device, in turn.
         backend: one of `BACKENDS`.
         scheduler: address of a dask scheduler.
@@ -51,11 +53,18 @@ class Workers:
             )
         if backend != "dask" and scheduler is not None:
             raise ValueError(f"scheduler must come with backend dask, got {backend}")
+        if backend == "dask" and find_spec("distributed") is None:
+            raise ValueError(
+                "backend dask must have dask.distributed installed, got none; "
+                "pip install 'benchmark-of-refused-defenses[dask]'"
+            )
         default = joblib.cpu_count() if chosen == "cpu" else 1
         return cls(jobs or default, chosen, backend, scheduler)
 
     def run(self, units: Sequence[Unit], results: Path) -> Iterator[tuple[str, int]]:
         """Compute units, in any order; each is on disk when its cell id and size come out.
+
+        Workers of a cluster see the results and the caches in the folders that this process names.
 
         Raises:
             OSError: files can't be written, or a worker died.
@@ -63,10 +72,10 @@ class Workers:
         if self.backend == "loky" and self.jobs == 1:
             yield from (measure(unit, self.device, results) for unit in units)
             return
-        with self._context():
-            tasks = (joblib.delayed(measure)(unit, self.device, results) for unit in units)
+        tasks = (joblib.delayed(measure)(unit, self.device, results) for unit in units)
+        with self._cluster():
             parallel = joblib.Parallel(
-                n_jobs=self.jobs,
+                n_jobs=self.jobs if self.backend == "loky" else -1,
                 return_as="generator_unordered",
                 batch_size=1,
                 max_nbytes=None,
@@ -79,19 +88,15 @@ class Workers:
                     "kept: run the same command again, with fewer --jobs"
                 ) from error
 
-    def _context(self) -> AbstractContextManager[object]:
+    @contextmanager
+    def _cluster(self) -> Iterator[None]:
+        """Joblib's default processes, or the dask cluster of this scheduler."""
         if self.backend == "loky":
-            return nullcontext()
-        try:
-            from distributed import Client  # noqa: PLC0415
-        except ImportError as error:
-            raise ValueError(
-                "backend dask must have dask.distributed installed, got none; "
-                "pip install 'benchmark-of-refused-defenses[dask]'"
-            ) from error
-        Client(self.scheduler)
-        context: AbstractContextManager[object] = joblib.parallel_config(backend="dask")
-        return context
+            yield
+            return
+        distributed = import_module("distributed")
+        with distributed.Client(self.scheduler), joblib.parallel_config(backend="dask"):
+            yield
 
 
 def available_device(name: str) -> str:

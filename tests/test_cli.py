@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from attacks.threat import Norm
-from benchmark import examples, provenance, records, run, verify
+from benchmark import examples, provenance, records, run, verify, workers
 from benchmark.command import command, sentence
 from benchmark.presets import PRESETS
 from benchmark.progress import Progress, clock
@@ -97,6 +97,12 @@ def test_cuda_without_an_accelerator_is_a_sentence(capsys, monkeypatch):
     assert failure(capsys, ["--device", "cuda"]).startswith(
         "device must be available here, got 'cuda'"
     )
+
+
+def test_a_cluster_without_its_library_is_a_sentence(capsys, monkeypatch):
+    monkeypatch.setattr(workers, "find_spec", lambda _: None)
+    message = failure(capsys, ["--backend", "dask", "--scheduler", "tcp://localhost:1"])
+    assert message.startswith("backend dask must have dask.distributed installed, got none; pip")
 
 
 def test_a_missing_data_file_says_what_where_and_from_which_address(capsys, tmp_path, monkeypatch):
