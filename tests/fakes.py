@@ -1,5 +1,7 @@
 """Small stand-ins with known answers: data, defenses and attacks for tests of the harness."""
 
+import os
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -132,6 +134,17 @@ class Crash(Attack):
         if bool((x[:, 0, 0, 0] >= self.threshold).any()):
             raise RuntimeError("no gradient")
         return x.repeat(len(epsilons), 1, 1, 1, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Die(Walk):
+    """Kills the process it runs in, as the system does when memory runs out."""
+
+    def __call__(
+        self, defense: Defense, x: Tensor, y: Tensor, epsilons: Sequence[float], rng: Generator
+    ) -> Tensor:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return x
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ import pytest
 from benchmark import records, run, runner, storage
 from benchmark.progress import Progress
 from benchmark.runner import Plan
-from tests.fakes import TINY, Walk, shelf
+from tests.fakes import TINY, Die, Walk, shelf
 
 ROOT = Path(__file__).parents[1]
 PLAN = Plan(dataset="images", defenses=("noisy",), attacks=("logged", "walk-linf"), preset=TINY)
@@ -161,6 +161,21 @@ def test_a_full_disk_in_a_worker_process_reaches_the_user_as_the_same_sentence(t
             progress=progress,
             shelf=shelf(),
         )
+
+
+def test_a_worker_that_dies_is_a_sentence_and_finished_cells_stay(tmp_path):
+    with (
+        Progress(silent=True) as progress,
+        pytest.raises(OSError, match=r"a worker process died, .* with fewer --jobs"),
+    ):
+        runner.sweep(
+            replace(PLAN, attacks=("die",)),
+            results=tmp_path,
+            jobs=2,
+            progress=progress,
+            shelf=shelf(die=Die()),
+        )
+    assert len(list((tmp_path / "images" / "records").glob("*.parquet"))) == 1
 
 
 def test_a_file_is_whole_or_absent_whatever_fails(tmp_path, monkeypatch):
