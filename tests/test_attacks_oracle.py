@@ -105,15 +105,16 @@ def test_foolbox_alone_is_blind_to_a_linear_defense_with_large_logits():
     assert not success.any(), "the fault that `SATURATION` works around is gone from Foolbox"
 
 
-def test_latent_descent_stops_where_the_line_to_the_other_prototype_is_crossed():
-    rng = torch.Generator().manual_seed(3)
+@pytest.mark.parametrize("seed", range(5))
+def test_latent_descent_stops_where_the_line_to_the_other_prototype_is_crossed(seed):
+    rng = torch.Generator().manual_seed(seed)
     defense = Prototypes(torch.rand(2, 1, 4, 4, generator=rng))
     own, other = defense.prototypes.detach()
-    x, y = own[None].clone(), torch.tensor([0])
-    half = (other - own).norm().item() / 2
+    x, y = own[None] + 0.07 * seed * (other - own), torch.tensor([0])
+    crossing = (0.5 - 0.07 * seed) * (other - own).norm().item()
     attack = dataclasses.replace(ATTACKS["latent-descent"], coarse_steps=11, binary_steps=8)
-    coarse = 2 * half / 11
-    broken = broken_at(attack, defense, x, y, (half * 0.999, half + coarse / 2**7))
+    coarse = (other - x[0]).norm().item() / 11
+    broken = broken_at(attack, defense, x, y, (crossing * 0.999, crossing + coarse / 2**7))
     assert broken.flatten().tolist() == [False, True]
 
 

@@ -1,6 +1,7 @@
 """How candidates are searched, confirmed and carried, and Foolbox's faults that stop there."""
 
 import dataclasses
+import logging
 from collections import Counter
 from dataclasses import dataclass
 from typing import ClassVar
@@ -388,6 +389,46 @@ def test_linf_noise_fills_its_ball_and_never_leaves_it_whatever_its_sign():
     )
     assert len(seen) == 3
     assert torch.allclose(torch.stack(seen), torch.tensor(0.2), atol=1e-6)
+
+
+def test_a_row_that_has_its_start_is_not_asked_about_again():
+    defense = Scripted(lambda x: torch.tensor([0.0, 1.0]).expand(len(x), 2))
+    random_starts(defense, images(3), torch.tensor([0, 1, 0]), 10, generator(0))
+    assert defense.cost.forward == 2 + 10
+
+
+def plateau() -> Scripted:
+    """Class 0 on a flat ball of radius 0.1 around mid-grey, where gradients vanish."""
+
+    def logits(points: torch.Tensor) -> torch.Tensor:
+        far = (points - 0.5).flatten(1).square().sum(dim=1).clamp_min(0.01)
+        return torch.stack([torch.full_like(far, 0.02), far], dim=1)
+
+    return Scripted(logits)
+
+
+@pytest.mark.parametrize("name", ["bim", "ddn", "pgd-l2"])
+def test_an_attack_leaves_a_plateau_on_which_gradients_vanish(name):
+    x = torch.full((3, 1, 4, 4), 0.5) + 1e-4 * images(3)
+    y = torch.zeros(3).long()
+    attack = ATTACKS[name]
+    epsilon = 0.3 if attack.norm is Norm.L2 else 0.2
+    together = attack(plateau(), x, y, (epsilon,), generator(0))[0]
+    assert evades(plateau(), together, y, generator(0)).all()
+    alone = attack(plateau(), x[1:2], y[1:2], (epsilon,), generator(0))[0]
+    assert torch.allclose(alone, together[1:2], atol=1e-5)
+
+
+def test_an_attack_does_not_configure_logging():
+    root = logging.getLogger()
+    handlers, root.handlers = root.handlers, []
+    try:
+        defense = Linear(*random_linear())
+        x = images(1)
+        ATTACKS["deepfool-l2"](defense, x, labels(defense, x), (0.1,), generator(0))
+        assert root.handlers == []
+    finally:
+        root.handlers = handlers
 
 
 # adversarial training
