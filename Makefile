@@ -24,7 +24,7 @@ check: install  ## lint, formatting, types
 	$(RUN) -m mypy
 
 perf: install  ## speed ratios against the straightforward versions
-	$(RUN) -m benchmark.perf
+	$(RUN) -m tests.perf
 
 install: $(STAMP)
 

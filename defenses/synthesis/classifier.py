@@ -10,12 +10,13 @@ from defenses.randomness import noise_like_rows
 from defenses.synthesis.certificate import certified_radius
 from defenses.synthesis.decoders import ClassDecoders
 from defenses.synthesis.encoding import Encoding
+from defenses.synthesis.frozen import FrozenDecoders
 from defenses.synthesis.inference import (
     Explanation,
     InferenceSettings,
     LatentInference,
     Latents,
-    Networks,
+    Model,
 )
 from defenses.synthesis.posterior import PointPosterior, Posterior, gaussian_divergence
 from defenses.synthesis.prior import Discriminators, GaussianPrior, Prior
@@ -148,9 +149,15 @@ class SynthesisClassifier(Defense):
         tensors = [*self.parameters(), *self.buffers()]
         state = tuple((id(tensor), tensor._version) for tensor in tensors)
         if self._inference is None or self._inference[0] != state:
-            networks = Networks(self.encoding, self.encoders, self.decoders, self.discriminators)
-            built = LatentInference(networks, self.posterior, self.prior, self.settings, self.cost)
-            self._inference = (state, built)
+            model = Model(
+                decoders=FrozenDecoders(self.decoders, self.cost),
+                encoding=self.encoding,
+                encoders=self.encoders,
+                prior=self.prior,
+                discriminators=self.discriminators,
+                posterior=self.posterior,
+            )
+            self._inference = (state, LatentInference(model, self.settings))
         return self._inference[1]
 
 

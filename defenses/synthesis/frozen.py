@@ -31,9 +31,11 @@ class FrozenDecoders:
     def __init__(self, decoders: ClassDecoders, cost: Cost) -> None:
         self.cost = cost
         self.classes = decoders.num_classes
-        device = decoders.stem_weight.device
-        self._together = self.classes if device.type == "cuda" else 1
-        self._format = torch.contiguous_format if device.type == "cuda" else torch.channels_last
+        self.latent = decoders.latent
+        self.device = decoders.stem_weight.device
+        on_gpu = self.device.type == "cuda"
+        self._together = self.classes if on_gpu else 1
+        self._format = torch.contiguous_format if on_gpu else torch.channels_last
         self._stem, self._stem_bias, self._stem_shape = _merged_stem(decoders)
         self._steps = [(layer.conv.stride, layer.conv.padding) for layer in decoders.layers[1:]]
         folded = [layer.folded() for layer in decoders.layers[1:]]

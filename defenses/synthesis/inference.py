@@ -1,16 +1,13 @@
 """Inference by synthesis: for each class the latent that explains the image best (E-ABS, Eq. 6)."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from defenses.base import Cost
 from defenses.randomness import generator
-from defenses.synthesis.decoders import ClassDecoders
 from defenses.synthesis.encoding import Encoding
-from defenses.synthesis.frozen import FrozenDecoders
 from defenses.synthesis.posterior import Posterior, Variables
 from defenses.synthesis.prior import Discriminators, Prior
 
@@ -37,14 +34,32 @@ class InferenceSettings:
     latent_rate: float = 0.05
 
 
-@dataclass(frozen=True)
-class Networks:
-    """The trained parts that inference needs."""
+class Decoders(Protocol):
+    """K frozen decoders of d latent dimensions (`FrozenDecoders`)."""
 
+    classes: int
+    latent: int
+    device: torch.device
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Images (N, K, C, H, W) of the latents z (N, K, d)."""
+        ...
+
+    def error_and_gradient(self, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        """|x - G_k(z)|^2 (N, K) and its gradient in z (N, K, d)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Model:
+    """What inference needs of a trained member of the family."""
+
+    decoders: Decoders
     encoding: Encoding
     encoders: nn.Module
-    decoders: ClassDecoders
+    prior: Prior
     discriminators: Discriminators | None
+    posterior: Posterior
 
 
 @dataclass
@@ -82,21 +97,10 @@ class LatentInference:
     does not depend on its batch.
     """
 
-    def __init__(
-        self,
-        networks: Networks,
-        posterior: Posterior,
-        prior: Prior,
-        settings: InferenceSettings,
-        cost: Cost,
-    ) -> None:
-        self.networks = networks
-        self.posterior = posterior
-        self.prior = prior
+    def __init__(self, model: Model, settings: InferenceSettings) -> None:
+        self.model = model
         self.settings = settings
-        self.decoders = FrozenDecoders(networks.decoders, cost)
-        self.classes = networks.decoders.num_classes
-        self._build_candidates(networks.decoders.stem_weight)
+        self._build_candidates()
 
     def search(self, x: Tensor, noise: Tensor) -> Latents:
         """The best of the random candidates and the encoder's, per image and class.
@@ -108,12 +112,13 @@ class LatentInference:
         mean, error = self._best_candidate(x)
         log_variance = torch.zeros_like(mean)
         with torch.no_grad():
-            proposal = self.networks.encoding.propose(self.networks.encoders, x, self.classes)
-            suggested = self.explain(x, self.posterior.variables(*proposal), noise)
+            model = self.model
+            proposal = model.encoding.propose(model.encoders, x, model.decoders.classes)
+            suggested = self.explain(x, model.posterior.variables(*proposal), noise)
             better = (suggested.score < error)[:, :, None]
             mean = torch.where(better, proposal[0], mean)
             log_variance = torch.where(better, proposal[1], log_variance)
-        variables = self.posterior.variables(mean, log_variance)
+        variables = self.model.posterior.variables(mean, log_variance)
         optimizer = torch.optim.Adam(variables, lr=self.settings.latent_rate)
         return Latents(variables, optimizer)
 
@@ -121,9 +126,9 @@ class LatentInference:
         """One Adam step on Eq. 6 per slice of the noise (N, steps, K, d), in place."""
         for step in range(noise.shape[1]):
             with torch.enable_grad():
-                z = self.posterior.sample(latents.variables, noise[:, step])
+                z = self.model.posterior.sample(latents.variables, noise[:, step])
                 energy = self._energy(latents.variables, z)
-            _, gradient = self.decoders.error_and_gradient(x, z.detach())
+            _, gradient = self.model.decoders.error_and_gradient(x, z.detach())
             latents.optimizer.zero_grad(set_to_none=True)
             torch.autograd.backward([z, energy], [gradient, torch.ones_like(energy)])
             latents.optimizer.step()
@@ -131,38 +136,46 @@ class LatentInference:
     @torch.no_grad()
     def explain(self, x: Tensor, variables: Variables, noise: Tensor) -> Explanation:
         """The score at one sample of the variables, for noise (N, K, d)."""
-        z = self.posterior.sample(variables, noise)
-        reconstruction = self.decoders.decode(z)
+        z = self.model.posterior.sample(variables, noise)
+        reconstruction = self.model.decoders.decode(z)
         error = (x[:, None] - reconstruction).square().sum(dim=(2, 3, 4))
         return Explanation(error, self._energy(variables, z), reconstruction)
 
     def _energy(self, variables: Variables, z: Tensor) -> Tensor:
-        return self.prior.energy(
-            z, self.posterior.divergence(variables), self.networks.discriminators
-        )
+        divergence = self.model.posterior.divergence(variables)
+        return self.model.prior.energy(z, divergence, self.model.discriminators)
 
     @torch.no_grad()
-    def _build_candidates(self, like: Tensor) -> None:
+    def _build_candidates(self) -> None:
         """Draw, decode and charge the random candidates; none of it depends on the input."""
-        settings, latent = self.settings, like.shape[2]
-        rng = generator(settings.candidate_seed)
-        draws = torch.randn((2, settings.candidates, latent), generator=rng)
-        mean, noise = draws.to(like.device, like.dtype)
+        settings, decoders = self.settings, self.model.decoders
+        shape = (2, settings.candidates, decoders.latent)
+        mean, noise = torch.randn(shape, generator=generator(settings.candidate_seed)).to(
+            decoders.device
+        )
         if settings.candidate_score == "mean":
             noise = torch.zeros_like(noise)
+        shape = (settings.candidates, decoders.classes, decoders.latent)
+        variables = self.model.posterior.variables(
+            mean[:, None].expand(shape), mean.new_zeros(()).expand(shape)
+        )
+        z = self.model.posterior.sample(variables, noise[:, None].expand(shape))
+        offsets = self._energy(variables, z).t().contiguous()
+        images: Tensor | None = None
+        for first in range(0, settings.candidates, _DECODED_AT_ONCE):
+            rows = slice(first, first + _DECODED_AT_ONCE)
+            decoded = decoders.decode(z[rows]).flatten(2).transpose(0, 1)
+            if images is None:  # allocated once: the candidates are the model's largest tensor
+                images = decoded.new_empty(
+                    (decoders.classes, settings.candidates, decoded.shape[2])
+                )
+            images[:, rows] = decoded
+            offsets[:, rows] += decoded.square().sum(dim=2)
+        if images is None:
+            raise ValueError(f"candidates must be at least 1, got {settings.candidates}")
         self._means = mean
-        images, offsets = [], []
-        for rows in torch.arange(settings.candidates).split(_DECODED_AT_ONCE):
-            shape = (len(rows), self.classes, latent)
-            variables = self.posterior.variables(
-                mean[rows, None].expand(shape), torch.zeros(shape, device=mean.device)
-            )
-            z = self.posterior.sample(variables, noise[rows, None].expand(shape))
-            image = self.decoders.decode(z).flatten(2).transpose(0, 1)
-            images.append(image)
-            offsets.append(self._energy(variables, z).t() + image.square().sum(dim=2))
-        self._images = torch.cat(images, dim=1).flatten(0, 1)
-        self._offsets = torch.cat(offsets, dim=1).flatten()
+        self.candidate_images = images.flatten(0, 1)
+        self._offsets = offsets.flatten()
 
     @torch.no_grad()
     def _best_candidate(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -171,6 +184,6 @@ class LatentInference:
         |x - g|^2 = |x|^2 - 2 x.g + |g|^2: one matrix product scores all candidates of all classes.
         """
         flat = x.flatten(1)
-        scores = torch.addmm(self._offsets, flat, self._images.t(), alpha=-2)
-        best, index = scores.unflatten(1, (self.classes, -1)).min(dim=2)
+        scores = torch.addmm(self._offsets, flat, self.candidate_images.t(), alpha=-2)
+        best, index = scores.unflatten(1, (self.model.decoders.classes, -1)).min(dim=2)
         return self._means[index], best + flat.square().sum(dim=1, keepdim=True)
