@@ -1,16 +1,17 @@
 """Adversarial training (Madry et al. 2018) of the trained CNN, as E-ABS's baselines use it."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, final
 
 from torch import Generator, Tensor
 
 from defenses.base import Defense, InnerAttack, Learner, Perturb, Task
-from defenses.cnn import CNN, CrossEntropy
+from defenses.cnn import CrossEntropy, PlainNetwork, network_of
 
 
+@final
 @dataclass(frozen=True, kw_only=True)
-class AdversarialTraining(CNN):
+class AdversarialTraining(PlainNetwork):
     """200 epochs from the trained CNN, Adam at 1e-4 without decay (E-ABS, section 4.3).
 
     The inner attack is not stated by the paper: 10 PGD steps at the data set's own epsilon for the
@@ -35,7 +36,7 @@ class AdversarialTraining(CNN):
         if attack is None:
             raise ValueError("attack must be given for adversarial training, got None")
         augment = _Attacked(defense, attack(self.epsilon(task)))
-        return CrossEntropy(defense, self.learning_rate, augment)
+        return CrossEntropy(network_of(defense), self.learning_rate, augment)
 
 
 @dataclass(frozen=True)

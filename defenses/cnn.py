@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import final
 
 import torch
 from torch import Generator, Tensor, nn
@@ -42,10 +43,22 @@ class FeedForward(Defense):
         return self.network(x), never_rejects(x)
 
 
-@dataclass(frozen=True, kw_only=True)
-class CNN(Recipe):
-    """Standard training with Gaussian input noise."""
+def network_of(defense: Defense) -> nn.Module:
+    """The network of a `FeedForward` defense.
 
+    Raises:
+        ValueError: another kind of defense.
+    """
+    if not isinstance(defense, FeedForward):
+        raise ValueError(f"defense must be a FeedForward network, got {type(defense).__name__}")
+    return defense.network
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlainNetwork(Recipe):
+    """A recipe for E-ABS's encoder with a linear layer, however it is trained."""
+
+    @final
     def build(self, task: Task) -> FeedForward:
         """The encoder of Table 9 and a linear layer."""
         architecture = ARCHITECTURES[task.architecture]
@@ -54,9 +67,16 @@ class CNN(Recipe):
             nn.Sequential(encoder, nn.Linear(features, task.num_classes)), task.num_classes
         )
 
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class CNN(PlainNetwork):
+    """Standard training with Gaussian input noise."""
+
     def learner(self, defense: Defense, task: Task, attack: InnerAttack | None) -> Learner:
         """Cross-entropy on noisy images."""
-        return CrossEntropy(defense, self.learning_rate, _GaussianNoise(task.noise_std))
+        noise = GaussianNoise(task.noise_std)
+        return CrossEntropy(network_of(defense), self.learning_rate, noise)
 
 
 Augment = Callable[[Tensor, Tensor, Generator], Tensor]
@@ -64,12 +84,13 @@ Augment = Callable[[Tensor, Tensor, Generator], Tensor]
 
 
 @dataclass(frozen=True)
-class _GaussianNoise:
+class GaussianNoise:
     """Additive noise, clipped to the box (the paper does not say whether it clips)."""
 
     std: float
 
     def __call__(self, x: Tensor, y: Tensor, rng: Generator) -> Tensor:
+        """Noisy images."""
         return (x + self.std * torch.randn(x.shape, generator=rng).to(x.device)).clamp(0, 1)
 
 
@@ -77,17 +98,15 @@ class CrossEntropy(Learner):
     """Adam on the cross-entropy of changed images.
 
     Args:
-        defense: a `FeedForward`.
+        network: images (N, C, H, W) to logits (N, K).
         learning_rate: Adam's rate.
         augment: noise, or an attack.
     """
 
-    def __init__(self, defense: Defense, learning_rate: float, augment: Augment) -> None:
-        if not isinstance(defense, FeedForward):
-            raise ValueError(f"defense must be a FeedForward network, got {type(defense).__name__}")
-        self.network = defense.network
+    def __init__(self, network: nn.Module, learning_rate: float, augment: Augment) -> None:
+        self.network = network
         self.augment = augment
-        self.optimizers = (torch.optim.Adam(defense.parameters(), lr=learning_rate),)
+        self.optimizers = (torch.optim.Adam(network.parameters(), lr=learning_rate),)
 
     def update(self, x: Tensor, y: Tensor, rng: Generator) -> dict[str, Tensor]:
         """One Adam step."""

@@ -39,6 +39,7 @@ from benchmark.runner import Plan, sweep
 from defenses import DEFENSES
 from defenses.architectures import ARCHITECTURES
 from defenses.base import Defense
+from defenses.cnn import network_of
 from defenses.randomness import generator
 from defenses.synthesis import Synthesis, SynthesisClassifier
 from tests.reference import synthesis as reference
@@ -234,7 +235,7 @@ def overhead(device: str) -> list[Row]:
         judge(defense, x, y, candidates, clean=clean, rng=rng, **settings)
 
     timed = Pair.of(
-        harness, lambda: pgd_linf(defense.network, x, y, epsilons[0], 40), device, runs=3
+        harness, lambda: pgd_linf(network_of(defense), x, y, epsilons[0], 40), device, runs=3
     )
     return [
         Row(
