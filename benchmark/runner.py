@@ -73,10 +73,13 @@ def sweep(
 
     Raises:
         LookupError: an unknown name.
-        ValueError: an epsilon, a number of samples or a specification that makes no sense.
+        ValueError: no defense; an epsilon, a number of samples or a specification that makes no
+            sense.
         OSError: missing or damaged files, an unwritable folder, a full disk; what is finished is
             kept, and the same command goes on from there.
     """
+    if not plan.defenses:
+        raise ValueError("defenses must name at least one, got none; see --list")
     workers = Workers.of(jobs, device, backend, scheduler)
     source = catalog.lookup("data set", plan.dataset, shelf.sources)
     channels = source.task.shape[0]
@@ -101,10 +104,10 @@ def sweep(
         shelf.arm(dataset, name, plan.preset, workers.device, progress)
         for name in dict.fromkeys(plan.defenses)
     ]
+    _require_known_surrogates([attack for _, attack in attacks], armed)
     bench = _Bench(plan, dataset, samples, results, workers, progress)
     clean = [bench.cell(arm, CLEAN) for arm in armed]
     bench.finish([_Task(cell, arm) for cell, arm in zip(clean, armed, strict=True)], "clean images")
-    _require_known_surrogates([attack for _, attack in attacks], armed)
     tasks = [
         _Task(bench.cell(arm, label, attack, epsilons[attack.norm]), arm, attack, answers)
         for arm, answers in zip(armed, clean, strict=True)

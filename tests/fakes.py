@@ -175,6 +175,18 @@ class Cheat(Attack):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Vandal(Walk):
+    """Moves the images themselves, so that its candidates seem to have moved nowhere."""
+
+    def __call__(
+        self, defense: Defense, x: Tensor, y: Tensor, epsilons: Sequence[float], rng: Generator
+    ) -> Tensor:
+        x.copy_(1 - x)
+        y.copy_(1 - y)
+        return x.repeat(len(epsilons), 1, 1, 1, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Needy(Walk):
     """Applies to nobody."""
 

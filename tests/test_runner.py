@@ -9,11 +9,12 @@ import torch
 
 from attacks.eot import View
 from attacks.threat import Norm
-from benchmark import examples, records, runner
+from benchmark import examples, records, runner, seeding
 from benchmark.progress import Progress
 from benchmark.records import Outcome
 from benchmark.runner import Plan
-from tests.fakes import TINY, Cheat, Crash, Images, Walk, shelf
+from tests.fakes import TINY, Cheat, Crash, Images, Vandal, Walk, shelf
+from tests.test_cells import CELL
 
 PLAN = Plan(dataset="images", defenses=("brightness",), attacks=("walk",), preset=TINY)
 COSTS = {"wall_seconds", "cost", "device", "command"}
@@ -258,6 +259,27 @@ def test_a_failed_cell_is_healed_by_a_later_run(tmp_path):
     pd.testing.assert_frame_equal(records.read([path]), records.read([reference]))
 
 
+def test_a_failed_cell_is_healed_with_another_block_size_too(tmp_path):
+    plan = replace(PLAN, attacks=("sometimes",))
+    switch = tmp_path / "switch"
+    switch.mkdir()
+    path = sweep(plan, tmp_path, sometimes=Walk(log=switch / "not there"))[1]
+    assert records.provenance(path)["error"] is not None
+    other = replace(plan, preset=replace(TINY, block=7))
+    assert sweep(other, tmp_path, sometimes=Walk(log=switch))[1] == path
+    frame = records.read([path])
+    assert list(frame["sample"]) == records.provenance(path)["samples"]
+    assert Outcome.ERROR not in set(frame["outcome"])
+
+
+def test_an_attack_that_writes_into_its_images_fools_nobody(tmp_path):
+    plan = replace(PLAN, attacks=("vandal",))
+    frame = records.read(sweep(plan, tmp_path, vandal=Vandal())[1:])
+    moved = frame[frame["distance_linf"] > 0]
+    assert len(moved) >= 8
+    assert (moved["outcome"] == Outcome.INVALID).all()
+
+
 def test_a_defense_that_answers_nan_gives_errors_for_these_images_in_every_cell(tmp_path):
     plan = replace(PLAN, defenses=("nan",), samples=40)
     paths = sweep(plan, tmp_path)
@@ -293,6 +315,7 @@ def test_epsilons_are_sorted_and_kept_once(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"defenses": ()}, "defenses must name at least one, got none"),
         ({"samples": 0}, "samples must be at least 1, got 0"),
         ({"samples": 41}, "samples must be at most 40 for images, got 41"),
         ({"epsilons": {Norm.L2: ()}}, "epsilons must be given for norm l2, got none"),
@@ -311,6 +334,33 @@ def test_a_preset_with_more_samples_than_there_are_takes_all(tmp_path):
 def test_one_process_leaves_the_callers_threads_and_random_state_alone(tmp_path):
     torch.manual_seed(3)
     state, threads = torch.get_rng_state(), torch.get_num_threads()
-    sweep(PLAN, tmp_path)
+    torch.set_num_threads(2)
+    try:
+        sweep(PLAN, tmp_path)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
     assert torch.equal(torch.get_rng_state(), state)
-    assert torch.get_num_threads() == threads
+
+
+def test_every_stream_of_randomness_has_a_name_of_its_own():
+    changes = [
+        {},
+        {"attack": "ddn"},
+        {"surrogate": "exact"},
+        {"defense": "eabs"},
+        {"dataset": "mnist"},
+        {"seed": 1},
+    ]
+    attacks = {seeding.for_attack(replace(CELL, **change)).initial_seed() for change in changes}
+    assert len(attacks) == len(changes)
+    others = {seeding.for_judge(CELL).initial_seed()}
+    others |= {seeding.for_verification(CELL, i).initial_seed() for i in range(3)}
+    assert len(others) == 4
+    assert attacks.isdisjoint(others)
+
+
+def test_the_clean_images_meet_the_same_judge_under_every_attack():
+    for change in ({"attack": "clean"}, {"attack": "ddn"}, {"surrogate": "exact"}):
+        changed = seeding.for_judge(replace(CELL, **change))
+        assert changed.initial_seed() == seeding.for_judge(CELL).initial_seed()
