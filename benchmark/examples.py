@@ -45,8 +45,12 @@ def examples_folder(cell: Cell) -> Path:
     return cache_folder() / "examples" / cell.id
 
 
-def store(cell: Cell, first: int, block: Examples) -> None:
+def store(folder: Path, first: int, block: Examples) -> None:
     """Keep one block; points that repeat, or that are the image, take no room.
+
+    Args:
+        folder: `examples_folder` of the cell, as the process that started the run sees it.
+        first: place of the block's first sample among the cell's samples.
 
     Raises:
         OSError: the cache can't be written.
@@ -63,7 +67,7 @@ def store(cell: Cell, first: int, block: Examples) -> None:
     shape = (len(distinct), *block.images.shape[1:])
     points = np.array(distinct, dtype=np.float32).reshape(shape)
     data = serialise({"samples": block.samples, "index": index, "points": points})
-    keep(examples_folder(cell) / f"{first:06}.safetensors", data)
+    keep(folder / f"{first:06}.safetensors", data)
 
 
 def blocks(cell: Cell, images: NDArray[np.uint8]) -> Iterator[Examples]:

@@ -204,7 +204,7 @@ class _Bench:
             return
         bar = self.progress.start(label, sum(len(unit) for unit in units))
         bar.advance(0, units[0].cell.title)
-        for cell_id, count in self.workers.run(units, self.results):
+        for cell_id, count in self.workers.run(units, self.results.absolute()):
             bar.advance(count, cells[cell_id].title)
             missing[cell_id] -= 1
             if not missing[cell_id]:
@@ -239,6 +239,7 @@ class _Bench:
                 samples=self.samples[block],
                 images=self.dataset.test.take(self.samples[block]),
                 origin=self._origin(cell),
+                points=examples.examples_folder(cell).absolute(),
                 attack=task.attack,
                 clean=clean.take(block) if clean else None,
             )

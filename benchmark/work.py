@@ -46,6 +46,7 @@ class Unit:
         samples: (n,) indices into the test split.
         images: the samples' images and labels.
         origin: provenance shared by all records of the run.
+        points: folder for the judged points.
         attack: None asks about the images themselves (a clean cell).
         clean: the verdicts on the images; None in a clean cell.
     """
@@ -56,6 +57,7 @@ class Unit:
     samples: Ints
     images: Split
     origin: dict[str, Any]
+    points: Path
     attack: Attack | None = None
     clean: Verdict | None = None
 
@@ -89,7 +91,7 @@ def measure(unit: Unit, device: str, results: Path) -> tuple[str, int]:
     if points is not None:
         clean = unit.images.batch(np.arange(len(unit))).x.numpy()
         block = examples.Examples(unit.samples, clean, points.cpu().numpy())
-        examples.store(unit.cell, unit.first, block)
+        examples.store(unit.points, unit.first, block)
     part = records.parts_folder(results, unit.cell) / f"{unit.first:06}.parquet"
     own = {"wall_seconds": wall, "cost": asdict(cost), "not_applicable": None, "error": error}
     records.write(part, frame, {**records.describe(unit.cell), **unit.origin, **own})

@@ -334,7 +334,7 @@ def test_verifying_finds_points_that_left_the_ball(walked):
         strict=True,
     ):
         moved = examples.Examples(block.samples, block.images, 1 - block.points)
-        examples.store(cell, int(path.stem), moved)
+        examples.store(path.parent, int(path.stem), moved)
     (found, _) = recounts(walked)
     assert (found.found == Outcome.INVALID).sum() > 6
 

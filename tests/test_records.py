@@ -132,7 +132,7 @@ def block(images, monkeypatch, tmp_path):
 
 
 def test_judged_points_come_back_exactly(block, images):
-    examples.store(CELL, 0, block)
+    examples.store(examples.examples_folder(CELL), 0, block)
     (found,) = examples.blocks(CELL, images)
     assert np.array_equal(found.samples, block.samples)
     assert np.array_equal(found.images, block.images)
@@ -140,7 +140,7 @@ def test_judged_points_come_back_exactly(block, images):
 
 
 def test_points_that_repeat_or_are_the_image_take_no_room(block):
-    examples.store(CELL, 0, block)
+    examples.store(examples.examples_folder(CELL), 0, block)
     (path,) = examples.examples_folder(CELL).iterdir()
     assert examples.read_file(path)["points"].shape == (2, 1, 2, 2)
 
@@ -151,7 +151,7 @@ def test_missing_points_are_named_with_the_remedy(block, images):
 
 
 def test_damaged_points_are_named(block, images):
-    examples.store(CELL, 0, block)
+    examples.store(examples.examples_folder(CELL), 0, block)
     (path,) = examples.examples_folder(CELL).iterdir()
     path.write_bytes(path.read_bytes()[:20])
     with pytest.raises(OSError, match=r"adversarial examples .*000000.safetensors are damaged"):
