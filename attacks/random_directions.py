@@ -24,14 +24,15 @@ def uniform_in_ball(norm: Norm, x: Tensor, epsilon: float, rng: Generator) -> Te
             offset = 2 * noise_like_rows(rng, x, shape, torch.rand) - 1
         case Norm.L2:
             size = math.prod(shape)
-            direction = unit_directions(noise_like_rows(rng, x, (size + 2,)))
+            noise = noise_like_rows(rng, x, (size + 2,))
+            direction = noise / noise.square().sum(dim=1, keepdim=True).sqrt()
             offset = direction[:, :size].reshape(x.shape)
         case _:
             raise ValueError(f"norm must be l2 or linf, got {norm}; no ball to draw from")
     return norm.project(x, x + epsilon * offset, epsilon)
 
 
-def unit_directions(noise: Tensor) -> Tensor:
-    """Rows (N, ...) scaled to Euclidean length 1."""
-    length = noise.flatten(1).square().sum(dim=1).sqrt()
-    return noise / length.reshape(-1, *[1] * (noise.dim() - 1))
+def random_direction(x: Tensor, rng: Generator) -> Tensor:
+    """One direction (C, H, W) of length 1, the same for every image of any batch."""
+    noise = torch.randn(tuple(x.shape[1:]), generator=rng)
+    return (noise / noise.square().sum().sqrt()).to(x.device, x.dtype)

@@ -30,7 +30,8 @@ class Norm(StrEnum):
             case Norm.L1:
                 return difference.abs().sum(dim=1)
             case Norm.L2:
-                return difference.square().sum(dim=1).sqrt()
+                length: Tensor = torch.linalg.vector_norm(difference, dim=1)
+                return length
             case Norm.LINF:
                 return difference.abs().amax(dim=1)
             case Norm.UNRESTRICTED:

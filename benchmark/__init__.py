@@ -1,0 +1,1 @@
+"""What is measured, how it is judged and how it is kept."""

@@ -10,6 +10,7 @@ import typer
 from attacks.threat import Norm
 from benchmark import catalog, records, tables
 from benchmark.command import command
+from benchmark.datasets import DATASETS
 from benchmark.presets import PRESETS
 from benchmark.progress import Progress
 from benchmark.runner import Plan, sweep
@@ -42,7 +43,7 @@ def run(
         str | None,
         typer.Option(
             help="Radii such as 0.5,1,1.5 or 8/255, for every norm.",
-            show_default="the data set's",
+            show_default="the data set's curve; tables show its main radius",
         ),
     ] = None,
     samples: Annotated[
@@ -70,12 +71,13 @@ def run(
     if list_:
         print(catalog.listing(), end="")
         return
+    source = catalog.lookup("data set", dataset, DATASETS)
     plan = Plan(
         dataset=dataset,
         defenses=catalog.split_names(defense or DEFAULT_DEFENSES),
         attacks=catalog.expand(catalog.split_names(attack or DEFAULT_ATTACKS)),
         preset=catalog.lookup("preset", preset, PRESETS),
-        epsilons=dict.fromkeys(Norm, numbers(epsilons)) if epsilons else {},
+        epsilons=dict.fromkeys(Norm, numbers(epsilons)) if epsilons else source.curve,
         samples=samples,
         seed=seed,
     )
@@ -92,8 +94,9 @@ def run(
             progress=progress,
         )
     title = f"Robust accuracy on {dataset}, preset {preset}"
-    tables.show(paths, title)
-    for path in tables.write(paths, results / dataset, _stem(plan), title):
+    shown = None if epsilons else {str(norm): own for norm, own in source.epsilons.items()}
+    tables.show(paths, title, epsilons=shown)
+    for path in tables.write(paths, results / dataset, _stem(plan), title, epsilons=shown):
         print(f"wrote {path}")
     print(f"wrote {len(paths)} records in {paths[0].parent}")
     require_success(paths)

@@ -1,6 +1,7 @@
 """Between the harness and Foolbox: models that record every query, and borrowed randomness."""
 
 import logging
+import math
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,12 +38,13 @@ class ScoreModel(Model):
     """What gradient attacks see: the view's logits, wrong only where wrong *and accepted*.
 
     Args:
+        defense: the view's defense; one that cannot reject needs no margin in its logits.
         view: the defense's differentiable view.
         y: labels (N,).
         recorder: is shown every query.
         saturation: largest lead of the true class that Foolbox gets to see.
-        escape: (N, C, H, W) gradient for rows whose own is zero or not finite, or None: such rows
-            get a zero gradient where it is not finite. Each image has its own direction.
+        escape: gradient (C, H, W) for rows whose own is zero or not finite; the attacks that pass
+            none follow a zero gradient, and one that is not finite becomes zero.
     """
 
     bounds = _BOX
@@ -50,13 +52,15 @@ class ScoreModel(Model):
 
     def __init__(
         self,
+        defense: Defense,
         view: Surrogate,
         y: Tensor,
         recorder: Recorder,
         *,
-        saturation: float = torch.inf,
+        saturation: float = math.inf,
         escape: Tensor | None = None,
     ) -> None:
+        self._can_reject = defense.can_reject
         self._view = view
         self._y = y
         self._recorder = recorder
@@ -69,28 +73,25 @@ class ScoreModel(Model):
         return restore(ep.astensor(self.query(points.raw)))
 
     def query(self, points: Tensor) -> Tensor:
-        """Logits (N, K); a row in which the view answers NaN counts as classified correctly."""
-        seen = points
+        """Logits (N, K); all zero in a row in which the view answers NaN."""
+        seen = points.detach()
         if points.requires_grad:
             points = points.view_as(points)
             points.register_hook(self._repair)
         logits, margin = self._view(points)
-        logits = evasion_logits(logits, margin, self._y)
-        with torch.no_grad():
-            ahead = lead(logits, self._y)
-            sound = ahead.isfinite()
-            self._recorder.see(seen.detach(), ahead.where(sound, ahead.new_tensor(-torch.inf)))
-            scale = (-ahead / self._saturation).nan_to_num(nan=1.0).clamp_min(1)
-        correct = torch.nn.functional.one_hot(self._y, logits.shape[1]).to(logits.dtype)
-        return torch.where(sound[:, None], logits / scale[:, None], correct)
+        if self._can_reject:
+            logits = evasion_logits(logits, margin, self._y)
+        ahead = lead(logits.detach(), self._y)
+        self._recorder.see(seen, ahead)
+        if self._saturation < math.inf:
+            logits = logits / (ahead / -self._saturation).clamp_min(1)[:, None]
+        return logits.nan_to_num(nan=0.0)
 
     def _repair(self, gradient: Tensor) -> Tensor:
-        size = gradient.flatten(1).abs().sum(dim=1)
-        usable = size.isfinite()
+        size = gradient.flatten(1).abs().sum(dim=1).reshape(-1, *[1] * (gradient.dim() - 1))
         if self._escape is None:
-            return torch.where(usable.reshape(-1, 1, 1, 1), gradient, 0.0)
-        usable = usable & (size > 0)
-        return torch.where(usable.reshape(-1, 1, 1, 1), gradient, self._escape)
+            return torch.where(size < math.inf, gradient, 0.0)
+        return torch.where((size > 0) & (size < math.inf), gradient, self._escape)
 
 
 class DecisionModel(Model):

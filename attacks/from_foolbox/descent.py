@@ -19,7 +19,7 @@ from attacks.from_foolbox.bridge import (
     borrowed_randomness,
     differentiable_in_inputs_only,
 )
-from attacks.random_directions import uniform_in_ball, unit_directions
+from attacks.random_directions import random_direction, uniform_in_ball
 from attacks.recorder import Recorder
 from attacks.threat import Norm
 from defenses.base import Defense
@@ -47,11 +47,12 @@ class GradientDescent(FixedEpsilonAttack):
         """See `FixedEpsilonAttack.perturb`."""
         recorder = Recorder(self.norm, x, (epsilon,))
         model = ScoreModel(
+            defense,
             self.view.of(defense, child(rng, "view")),
             y,
             recorder,
             saturation=SATURATION,
-            escape=unit_directions(noise_like_rows(child(rng, "escape"), x, x.shape[1:])),
+            escape=random_direction(x, child(rng, "escape")),
         )
         steps, relative_step = self.schedule()
         start = self.start(x, epsilon, child(rng, "start"))
@@ -159,7 +160,7 @@ class PGDEstimated(FixedEpsilonAttack):
     ) -> Tensor:
         """See `FixedEpsilonAttack.perturb`."""
         recorder = Recorder(self.norm, x, (epsilon,))
-        model = ScoreModel(self.view.of(defense, child(rng, "view")), y, recorder)
+        model = ScoreModel(defense, self.view.of(defense, child(rng, "view")), y, recorder)
         probes = child(rng, "probes")
 
         def loss(points: Tensor) -> Tensor:

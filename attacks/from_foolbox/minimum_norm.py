@@ -21,11 +21,11 @@ from attacks.from_foolbox.bridge import (
     differentiable_in_inputs_only,
 )
 from attacks.minimum_norm import MinimumNormAttack
-from attacks.random_directions import unit_directions
+from attacks.random_directions import random_direction
 from attacks.recorder import Recorder
 from attacks.threat import Norm
 from defenses.base import Defense
-from defenses.randomness import child, noise_like_rows
+from defenses.randomness import child
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,14 +72,14 @@ class DDN(GradientSearch):
         return DDNAttack(init_epsilon=self.init_epsilon, steps=self.steps, gamma=self.gamma)
 
     def model(self, defense: Defense, y: Tensor, recorder: Recorder, rng: Generator) -> ScoreModel:
-        """Unsaturated logits, and per image the random step that DDN takes on a zero gradient."""
-        noise = noise_like_rows(child(rng, "escape"), recorder.x, recorder.x.shape[1:])
+        """Unsaturated logits, and the random step that DDN takes on a zero gradient."""
         return ScoreModel(
+            defense,
             self.view.of(defense, child(rng, "view")),
             y,
             recorder,
             saturation=SATURATION,
-            escape=unit_directions(noise),
+            escape=random_direction(recorder.x, child(rng, "escape")),
         )
 
 
@@ -118,7 +118,7 @@ class CarliniWagner(GradientSearch):
 
     def model(self, defense: Defense, y: Tensor, recorder: Recorder, rng: Generator) -> ScoreModel:
         """Logits as they are: c weighs them, and a zero gradient means that the point evades."""
-        return ScoreModel(self.view.of(defense, child(rng, "view")), y, recorder)
+        return ScoreModel(defense, self.view.of(defense, child(rng, "view")), y, recorder)
 
 
 @final
@@ -154,4 +154,4 @@ class DeepFool(GradientSearch):
 
     def model(self, defense: Defense, y: Tensor, recorder: Recorder, rng: Generator) -> ScoreModel:
         """Logits as they are."""
-        return ScoreModel(self.view.of(defense, child(rng, "view")), y, recorder)
+        return ScoreModel(defense, self.view.of(defense, child(rng, "view")), y, recorder)

@@ -16,7 +16,8 @@ import pooch
 import requests
 from rich.console import Console
 
-_APPLICATION = "benchmark-of-refused-defenses"
+from benchmark.storage import APPLICATION
+
 _TIMEOUT_SECONDS = 30
 _CHUNK_BYTES = 1 << 20
 
@@ -55,7 +56,7 @@ def data_folder(dataset: str, folder: Path | None = None) -> Path:
     """
     if folder is None:
         chosen = os.environ.get("BENCH_DATA")
-        folder = Path(chosen).expanduser() if chosen else Path(pooch.os_cache(_APPLICATION))
+        folder = Path(chosen).expanduser() if chosen else Path(pooch.os_cache(APPLICATION))
     return folder / dataset
 
 
