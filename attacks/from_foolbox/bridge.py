@@ -88,10 +88,12 @@ class ScoreModel(Model):
         return logits.nan_to_num(nan=0.0)
 
     def _repair(self, gradient: Tensor) -> Tensor:
-        size = gradient.flatten(1).abs().sum(dim=1).reshape(-1, *[1] * (gradient.dim() - 1))
-        if self._escape is None:
-            return torch.where(size < math.inf, gradient, 0.0)
-        return torch.where((size > 0) & (size < math.inf), gradient, self._escape)
+        size = gradient.flatten(1).abs().sum(dim=1)
+        usable = size < math.inf if self._escape is None else (size > 0) & (size < math.inf)
+        if usable.is_cpu and bool(usable.all()):
+            return gradient  # saves a copy where asking costs no device synchronisation
+        usable = usable.reshape(-1, *[1] * (gradient.dim() - 1))
+        return torch.where(usable, gradient, 0.0 if self._escape is None else self._escape)
 
 
 class DecisionModel(Model):
