@@ -30,7 +30,16 @@ class Preset:
     restarts: Mapping[int, int] = field(default_factory=dict)
 
 
-_SYNTHESIS = ("abs", "a_abs", "d_abs", "v_abs", "ad_abs", "av_abs", "dv_abs", "eabs")
+_CLASS_ENCODERS = ("abs", "a_abs", "v_abs", "av_abs")
+_SHARED_ENCODER = ("d_abs", "ad_abs", "dv_abs", "eabs")
+_SYNTHESIS = _CLASS_ENCODERS + _SHARED_ENCODER
+_QUICK_SYNTHESIS = {
+    "learning_rate": 2e-3,
+    "halve_every": 2,
+    "least_updates": 1000,
+    "candidates": 1000,
+    "latent_steps": 30,
+}
 _ADVERSARIAL = ("adv_linf", "adv_l2")
 
 
@@ -82,15 +91,8 @@ PRESETS: dict[str, Preset] = {
                 halve_every=2,
                 least_updates=500,
             ),
-            **_each(
-                _SYNTHESIS,
-                epochs=5,
-                batch_size=128,
-                halve_every=2,
-                least_updates=1000,
-                candidates=1000,
-                latent_steps=30,
-            ),
+            **_each(_CLASS_ENCODERS, epochs=5, batch_size=128, **_QUICK_SYNTHESIS),
+            **_each(_SHARED_ENCODER, epochs=6, batch_size=64, **_QUICK_SYNTHESIS),
         },
         attacks={
             "pgd-linf": {"steps": 40, "restarts": 2, "eot": 1},

@@ -36,6 +36,9 @@ class Architecture:
         discriminator: widths of the two hidden layers.
         dropout: probability; the paper does not state it.
         slope: LeakyReLU's; the paper does not state it.
+        initial_log_variance: where the encoder's log variances start; the paper does not state it.
+            Near 0 a sample of Q(z|x) is mostly noise at first and E-ABS's decoders learn to ignore
+            z: on MNIST they stayed at the class means' error for 1200 updates.
     """
 
     latent: int
@@ -44,6 +47,7 @@ class Architecture:
     discriminator: tuple[int, int]
     dropout: float = 0.2
     slope: float = 0.2
+    initial_log_variance: float = -4.0
 
 
 ARCHITECTURES: dict[str, Architecture] = {
@@ -122,6 +126,7 @@ class GaussianEncoder(nn.Module):
         self.features, width = convolutional_encoder(shape, architecture)
         self.mean = nn.Linear(width, architecture.latent)
         self.log_variance = nn.Linear(width, architecture.latent)
+        nn.init.constant_(self.log_variance.bias, architecture.initial_log_variance)
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and log variance (N, d) each for images (N, C, H, W)."""
