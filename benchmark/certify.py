@@ -72,6 +72,8 @@ def certify(
 def smallest_attacks(folder: Path, armed: Armed, seed: int) -> pd.Series:
     """The smallest L2 distance at which any recorded attack broke each sample, by sample.
 
+    Samples that the deployed defense got wrong without any attack are left out.
+
     Args:
         folder: the data set's records.
         armed: attacks on other weights don't count.
@@ -85,7 +87,8 @@ def smallest_attacks(folder: Path, armed: Armed, seed: int) -> pd.Series:
     if not paths:
         return pd.Series(dtype=float)
     frame = records.read(paths)
-    broken = frame[frame["outcome"] == Outcome.WRONG]
+    right_at_first = (frame["clean_class"] == frame["label"]) & ~frame["clean_rejected"]
+    broken = frame[right_at_first & (frame["outcome"] == Outcome.WRONG)]
     return broken.groupby("sample")["distance_l2"].min()
 
 

@@ -19,7 +19,7 @@ from benchmark import catalog, weights
 from benchmark.catalog import lookup, parse_attack
 from benchmark.command import command
 from benchmark.datasets import DATASETS
-from benchmark.datasets.base import Dataset, Split
+from benchmark.datasets.base import Batch, Dataset, Split
 from benchmark.presets import PRESETS, Preset
 from benchmark.progress import Progress
 from benchmark.storage import keep
@@ -30,6 +30,7 @@ from defenses.randomness import child, draw_seed, generator, seed_from
 
 _VALIDATED_AT_ONCE = 500
 _DEPLOYED_SAMPLES = 200
+_SHIPPED_BYTES = 2_000_000
 
 
 @dataclass(frozen=True)
@@ -171,8 +172,7 @@ class _Training:
         self, defense: Defense, learner: Learner, schedule: Schedule, seconds: float
     ) -> dict[str, Any]:
         held = self.dataset.validation
-        order = torch.randperm(len(held), generator=generator(0))[:_DEPLOYED_SAMPLES]
-        batch = held.batch(order.numpy(), self.device)
+        batch = _validation_sample(self.dataset, self.device)
         decision = defense.decide(batch.x, generator(seed_from("validate", self.seed)))
         quick = [
             learner.validate(part.x, part.y)
@@ -191,7 +191,7 @@ class _Training:
             "train_images": len(self.dataset.train),
             "validation_images": len(held),
             "validation_accuracy_without_search": float(torch.cat(quick).float().mean()),
-            "deployed_images": len(order),
+            "deployed_images": len(batch.y),
             "deployed_accuracy": float((decision.classes == batch.y).float().mean()),
             "seconds": round(seconds, 1),
             "device": str(torch.device(self.device).type),
@@ -243,6 +243,7 @@ def _parts(split: Split, device: str, size: int) -> Iterator[Any]:
 
 
 def run(
+    *,
     dataset: Annotated[str, typer.Option(help="data set; see benchmark.run --list")] = "digits",
     defense: Annotated[
         str, typer.Option(help="defenses, separated by commas")
@@ -250,10 +251,13 @@ def run(
     preset: Annotated[str, typer.Option(help="smoke, quick or paper")] = "quick",
     seed: Annotated[int, typer.Option(help="of initialisation, order and noise")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:0")] = "cpu",
+    ship: Annotated[
+        Path | None, typer.Option(help="also copy the weights to this folder, such as defenses/zoo")
+    ] = None,
 ) -> None:
     """Train defenses and keep their weights; a killed run goes on from its last epoch."""
     chosen = lookup("preset", preset, PRESETS)
-    names = [name.strip() for name in defense.split(",") if name.strip()]
+    names = catalog.split_names([defense])
     for name in names:
         lookup("defense", name, DEFENSES)
     data = lookup("data set", dataset, DATASETS).load()
@@ -265,6 +269,37 @@ def run(
                 f"{name}: {accuracy:.1%} of {images} validation images right as deployed, "
                 f"{stored.card['epochs']} epochs in {stored.card['seconds']:.0f} s, {stored.path}"
             )
+            if ship is not None:
+                shipped = _ship(stored, catalog.recipe_for(name, chosen), data, ship)
+                progress.print(f"{name}: shipped as {shipped.path}")
+
+
+def _ship(stored: Weights, recipe: Recipe, data: Dataset, folder: Path) -> Weights:
+    """Copy weights, rounded to float16 if they are large and no decision depends on it.
+
+    Raises:
+        ValueError: some validation image would be decided otherwise.
+    """
+    large = stored.path.stat().st_size > _SHIPPED_BYTES
+    shipped = weights.ship(stored, folder, half=large)
+    batch = _validation_sample(data, "cpu")
+    before, after = (
+        weights.load_defense(each, recipe, data.task, "cpu").decide(batch.x, generator(0)).classes
+        for each in (stored, shipped)
+    )
+    changed = int((before != after).sum())
+    if changed:
+        raise ValueError(
+            f"float16 must not change decisions, but {changed} of {len(before)} validation images "
+            f"change their class; delete {shipped.path} and ship another training"
+        )
+    return shipped
+
+
+def _validation_sample(data: Dataset, device: str) -> Batch:
+    """A fixed random part of the validation split, for what full inference costs."""
+    order = torch.randperm(len(data.validation), generator=generator(0))[:_DEPLOYED_SAMPLES]
+    return data.validation.batch(order.numpy(), device)
 
 
 main = command(run)

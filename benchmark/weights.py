@@ -64,9 +64,28 @@ def find(dataset: str, defense: str, preset: str, key: str) -> Weights | None:
 
 def store(defense: Defense, name: Path, card: Mapping[str, Any], folder: Path) -> Weights:
     """Write weights and card; the card comes last, so weights without one were cut off."""
-    data = save({key: value.contiguous() for key, value in defense.state_dict().items()})
+    return _write(defense.state_dict(), folder / name, card)
+
+
+def ship(stored: Weights, folder: Path, *, half: bool) -> Weights:
+    """A copy for a package's zoo: same name, same card, another digest where it is rounded.
+
+    Args:
+        half: round to float16, which `load_defense` widens again.
+    """
+    tensors = load_tensors(stored.path)
+    if half:
+        tensors = {
+            name: tensor.half() if tensor.is_floating_point() else tensor
+            for name, tensor in tensors.items()
+        }
+    path = folder / stored.path.parent.name / stored.path.name
+    return _write(tensors, path, {**stored.card, "half": half})
+
+
+def _write(tensors: Mapping[str, Tensor], path: Path, card: Mapping[str, Any]) -> Weights:
+    data = save({name: tensor.contiguous() for name, tensor in tensors.items()})
     full = {**card, "digest": hashlib.sha256(data).hexdigest()}
-    path = folder / name
     keep(path, data)
     keep(path.with_suffix(".json"), (json.dumps(full, indent=2) + "\n").encode())
     return Weights(path, full)

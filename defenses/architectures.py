@@ -50,6 +50,14 @@ class Architecture:
     initial_log_variance: float = -4.0
 
 
+_RGB_DECODER = (
+    Conv(64, 4, 1, 0),
+    Conv(64, 4, 2, 1),
+    Conv(32, 4, 2, 1),
+    Conv(16, 4, 2, 1),
+    Conv(3, 1, 1, 0),
+)
+
 ARCHITECTURES: dict[str, Architecture] = {
     # Not in the paper: Table 9 scaled down to the 8x8 images of `digits`.
     "digits": Architecture(
@@ -73,25 +81,13 @@ ARCHITECTURES: dict[str, Architecture] = {
     "traffic": Architecture(
         latent=16,
         encoder=(Conv(16, 5, 2, 2), Conv(32, 5, 2, 2), Conv(64, 5, 2, 2), Conv(128, 4, 1, 0)),
-        decoder=(
-            Conv(64, 4, 1, 0),
-            Conv(64, 4, 2, 1),
-            Conv(32, 4, 2, 1),
-            Conv(16, 4, 2, 1),
-            Conv(3, 1, 1, 0),
-        ),
+        decoder=_RGB_DECODER,
         discriminator=(256, 128),
     ),
     "svhn": Architecture(
         latent=40,
         encoder=(Conv(32, 5, 2, 2), Conv(64, 5, 2, 2), Conv(128, 5, 2, 2), Conv(128, 4, 1, 0)),
-        decoder=(
-            Conv(64, 4, 1, 0),
-            Conv(64, 4, 2, 1),
-            Conv(32, 4, 2, 1),
-            Conv(16, 4, 2, 1),
-            Conv(3, 1, 1, 0),
-        ),
+        decoder=_RGB_DECODER,
         discriminator=(512, 256),
     ),
 }
