@@ -118,14 +118,19 @@ def parse_attack(
     return (f"{name}[{written}]" if written else name), attack
 
 
-def recipe_for(name: str, preset: Preset, defenses: Mapping[str, Recipe] = DEFENSES) -> Recipe:
-    """A registered defense with the preset's fields.
+def recipe_for(
+    name: str, preset: Preset, dataset: str, defenses: Mapping[str, Recipe] = DEFENSES
+) -> Recipe:
+    """A registered defense with the preset's fields for a data set.
 
     Raises:
         LookupError: unknown defense, or the preset names a field that it does not have.
     """
     found = lookup("defense", name, defenses)
-    overrides = preset.defenses.get(name, {})
+    overrides = {
+        **preset.defenses.get(name, {}),
+        **preset.by_dataset.get(dataset, {}).get(name, {}),
+    }
     known = {field.name: None for field in fields(found)}
     for field in overrides:
         lookup(f"field of defense {name!r}:", field, known)

@@ -67,7 +67,7 @@ def arm_registered(
     dataset: Dataset, name: str, preset: Preset, device: str, progress: Progress
 ) -> Armed:
     """A registered defense, trained now unless its weights are stored."""
-    recipe = catalog.recipe_for(name, preset)
+    recipe = catalog.recipe_for(name, preset, dataset.name)
     stored = train.ensure(dataset, name, preset, device=device, progress=progress)
     return Armed(name, repr(recipe), stored.digest, _Stored(stored, recipe, dataset.task))
 

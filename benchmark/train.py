@@ -71,7 +71,7 @@ def ensure(
         LookupError: an unknown defense.
         ValueError: training diverged.
     """
-    recipe = catalog.recipe_for(name, preset)
+    recipe = catalog.recipe_for(name, preset, dataset.name)
     start = None
     if recipe.starts_from is not None:
         start = ensure(
@@ -270,7 +270,7 @@ def run(
                 f"{stored.card['epochs']} epochs in {stored.card['seconds']:.0f} s, {stored.path}"
             )
             if ship is not None:
-                shipped = _ship(stored, catalog.recipe_for(name, chosen), data, ship)
+                shipped = _ship(stored, catalog.recipe_for(name, chosen, data.name), data, ship)
                 progress.print(f"{name}: shipped as {shipped.path}")
 
 

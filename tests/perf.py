@@ -297,7 +297,7 @@ def _trained(
 ) -> Defense:
     preset = PRESETS["quick"]
     stored = train.ensure(dataset, name, preset, device=device, progress=progress)
-    recipe = recipe_for(name, preset)
+    recipe = recipe_for(name, preset, dataset.name)
     if isinstance(recipe, Synthesis):
         recipe = replace(recipe, **fields)
     return weights.load_defense(stored, recipe, dataset.task, device)

@@ -52,7 +52,7 @@ def test_every_field_that_a_preset_names_exists(preset, channels):
     for name in ATTACKS:
         catalog.parse_attack(name, preset, channels)
     for name in DEFENSES:
-        catalog.recipe_for(name, preset)
+        catalog.recipe_for(name, preset, "digits")
     assert set(preset.attacks) <= set(ATTACKS)
     assert set(preset.defenses) <= set(DEFENSES)
 
@@ -129,9 +129,9 @@ def test_an_optional_number_is_a_number_and_an_object_is_refused():
 
 def test_a_recipe_takes_the_presets_fields():
     preset = replace(TINY, defenses={"cnn": {"epochs": 2}})
-    assert catalog.recipe_for("cnn", preset) == replace(DEFENSES["cnn"], epochs=2)
+    assert catalog.recipe_for("cnn", preset, "digits") == replace(DEFENSES["cnn"], epochs=2)
     with pytest.raises(LookupError, match="unknown field of defense 'cnn': 'epoch'; did you mean"):
-        catalog.recipe_for("cnn", replace(TINY, defenses={"cnn": {"epoch": 2}}))
+        catalog.recipe_for("cnn", replace(TINY, defenses={"cnn": {"epoch": 2}}), "digits")
 
 
 def test_the_listing_has_one_line_for_everything():
@@ -143,3 +143,15 @@ def test_the_listing_has_one_line_for_everything():
 
 def test_other_registries_may_be_given():
     assert catalog.parse_attack("walk", None, 1, FAKES) == ("walk", FAKES["walk"])
+
+
+def test_paper_trains_abs_and_eabs_longer_on_svhn() -> None:
+    """E-ABS, section 4.3."""
+    paper = PRESETS["paper"]
+    epochs = {
+        (name, dataset): catalog.recipe_for(name, paper, dataset).epochs
+        for name in ("cnn", "abs", "eabs")
+        for dataset in ("mnist", "svhn")
+    }
+    assert epochs[("eabs", "svhn")] == epochs[("abs", "svhn")] == 800
+    assert epochs[("eabs", "mnist")] == epochs[("cnn", "svhn")] == 500

@@ -17,7 +17,7 @@ TASK = Task((1, 8, 8), 10, "digits", 0.1, 0.1, 0.5)
 def built(name: str) -> Defense:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return recipe_for(name, PRESETS["smoke"]).build(TASK).eval().requires_grad_(False)
+        return recipe_for(name, PRESETS["smoke"], "digits").build(TASK).eval().requires_grad_(False)
 
 
 def images(count: int) -> torch.Tensor:

@@ -104,7 +104,7 @@ def test_adversarial_training_starts_from_the_trained_cnn(train: Callable[..., W
 def test_card_says_what_the_weights_are(train: Callable[..., Weights], digits: Dataset) -> None:
     card = train("cnn").card
     assert card["dataset_digest"] == digits.digest
-    assert card["recipe"] == recipe_for("cnn", TINY).training()
+    assert card["recipe"] == recipe_for("cnn", TINY, "digits").training()
     assert card["epochs"] == 3
     assert card["seconds"] > 0
     assert 0 <= card["deployed_accuracy"] <= 1
@@ -114,7 +114,7 @@ def test_loaded_defense_answers_as_when_it_was_stored(
     train: Callable[..., Weights], digits: Dataset
 ) -> None:
     stored = train("eabs")
-    recipe = recipe_for("eabs", TINY)
+    recipe = recipe_for("eabs", TINY, "digits")
     defense = weights.load_defense(stored, recipe, digits.task, "cpu")
     assert not defense.training
     assert not any(parameter.requires_grad for parameter in defense.parameters())
@@ -132,7 +132,7 @@ def test_damaged_weights_are_refused_by_name(
     data[-1] ^= 1
     stored.path.write_bytes(bytes(data))
     with pytest.raises(OSError, match=f"{stored.path.name} must have digest .* train again"):
-        weights.load_defense(stored, recipe_for("cnn", TINY), digits.task, "cpu")
+        weights.load_defense(stored, recipe_for("cnn", TINY, "digits"), digits.task, "cpu")
 
 
 def test_weights_of_another_defense_are_refused(

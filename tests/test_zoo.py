@@ -22,7 +22,8 @@ def test_shipped_weights_are_what_their_card_says_and_what_the_registry_would_tr
     card = json.loads(path.read_text())
     data = path.with_suffix(".safetensors").read_bytes()
     assert hashlib.sha256(data).hexdigest() == card["digest"]
-    assert card["recipe"] == recipe_for(card["defense"], PRESETS[card["preset"]]).training()
+    recipe = recipe_for(card["defense"], PRESETS[card["preset"]], card["dataset"])
+    assert card["recipe"] == recipe.training()
     assert card["dataset_caveat"] == ""
     assert path.name.startswith(f"{card['defense']}-{card['preset']}-")
     assert len(data) <= 2 * MEGABYTE
