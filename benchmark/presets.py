@@ -100,7 +100,7 @@ PRESETS: dict[str, Preset] = {
             "pgd-linf": {"steps": 40, "restarts": 2, "eot": 1},
             "pgd-l2": {"steps": 40, "restarts": 2, "eot": 1},
             "ddn": {"steps": 40, "eot": 1},
-            "cw-l2": {"binary_search_steps": 3, "steps": 40, "eot": 1},
+            "cw-l2": {"binary_search_steps": 3, "steps": 40, "initial_const": 1.0, "eot": 1},
             "deepfool-l2": {"steps": 10, "candidates": 5, "eot": 1},
             "deepfool-linf": {"steps": 10, "candidates": 5, "eot": 1},
             "noise-l2": {"repeats": 10},

@@ -25,6 +25,7 @@ from benchmark.progress import Progress
 from benchmark.storage import keep
 from benchmark.weights import Weights
 from defenses import DEFENSES
+from defenses.architectures import ARCHITECTURES
 from defenses.base import Defense, InnerAttack, Learner, Recipe
 from defenses.randomness import child, draw_seed, generator, seed_from
 
@@ -93,7 +94,9 @@ def ensure(
 
 def _key(dataset: Dataset, recipe: Recipe, seed: int, start: Weights | None) -> str:
     origin = start.digest if start else ""
-    text = "\n".join([dataset.digest, recipe.training(), str(seed), origin])
+    task = dataset.task
+    built = [repr(task), repr(ARCHITECTURES[task.architecture])]
+    text = "\n".join([dataset.digest, *built, recipe.training(), str(seed), origin])
     return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
 
 

@@ -62,9 +62,13 @@ class Encoding(ABC):
 
     @abstractmethod
     def outliers(
-        self, encoders: nn.Module, x: Tensor, y: Tensor, rng: Generator
+        self, encoders: nn.Module, x: Tensor, y: Tensor, encoded: Tensor, rng: Generator
     ) -> tuple[Tensor, Tensor]:
-        """Encodings (M, d) of out-of-distribution images and the classes (M,) that they fake."""
+        """Encodings (M, d) of out-of-distribution images and the classes (M,) that they fake.
+
+        Args:
+            encoded: the batch's own encodings (N, d), which the answer is to stand beside.
+        """
 
 
 @dataclass(frozen=True)
@@ -108,13 +112,18 @@ class ClassEncoders(Encoding):
         return Encoded(mean, log_variance, z, own, error, torch.zeros_like(error))
 
     def outliers(
-        self, encoders: nn.Module, x: Tensor, y: Tensor, rng: Generator
+        self, encoders: nn.Module, x: Tensor, y: Tensor, encoded: Tensor, rng: Generator
     ) -> tuple[Tensor, Tensor]:
-        """Each image through a random other class's encoder (E-ABS, section 4.4)."""
+        """Each image through a random other class's encoder (E-ABS, section 4.4).
+
+        The encoders answer as deployed: other classes' images must not move their statistics.
+        """
         classes = len(_each(encoders))
         shift = torch.randint(1, classes, (len(y),), generator=rng).to(y.device)
         other = (y + shift) % classes
+        encoders.eval()
         rows, mean, log_variance = _by_class(encoders, x, other)
+        encoders.train()
         return mean + (0.5 * log_variance).exp() * _normal(mean, rng), other[rows]
 
 
@@ -160,11 +169,10 @@ class SharedEncoder(Encoding):
         return Encoded(mean, log_variance, z, y, own, self.gamma * cross_entropy)
 
     def outliers(
-        self, encoders: nn.Module, x: Tensor, y: Tensor, rng: Generator
+        self, encoders: nn.Module, x: Tensor, y: Tensor, encoded: Tensor, rng: Generator
     ) -> tuple[Tensor, Tensor]:
         """None: the shared encoder has no out-of-distribution images."""
-        mean, _ = encoders(x[:1])
-        return mean[:0], y[:0]
+        return x.new_zeros((0, encoded.shape[1])), y[:0]
 
 
 def _each(encoders: nn.Module) -> nn.ModuleList:

@@ -33,6 +33,14 @@ class Discriminators(nn.Module):
             for fan_out, bound in zip(sizes[1:], bounds, strict=True)
         )
 
+    def own(self, z: Tensor, y: Tensor) -> Tensor:
+        """Logits (N,) of the latents z (N, d) for the discriminators of their classes y (N,)."""
+        if len(self.weights[0]) == 1:
+            logits: Tensor = self(z[:, None])
+            return logits.squeeze(1)
+        every: Tensor = self(z[:, None].expand(-1, len(self.weights[0]), -1))
+        return every.gather(1, y[:, None]).squeeze(1)
+
     def forward(self, z: Tensor) -> Tensor:
         """Logits (N, K) that the latents z (N, K, d) were drawn from the prior."""
         rows, classes, latent = z.shape

@@ -134,7 +134,9 @@ class SynthesisLearner(Learner):
         }
         if len(self.optimizers) > 1:
             with torch.no_grad():
-                outliers, faked = defense.encoding.outliers(defense.encoders, noisy, y, rng)
+                outliers, faked = defense.encoding.outliers(
+                    defense.encoders, noisy, y, encoded.z, rng
+                )
             encodings = torch.cat([encoded.z.detach(), outliers])
             loss = self._discriminator_loss(encodings, torch.cat([encoded.y, faked]), rng)
             self._step(self.optimizers[1], loss)
@@ -161,16 +163,12 @@ class SynthesisLearner(Learner):
 
         Algorithm 1 prints one z for both; they are two different latents.
         """
-        discriminators, classes = self.defense.discriminators, self.defense.num_classes
+        discriminators = self.defense.discriminators
         if discriminators is None:
             raise ValueError("discriminators must be networks, got None")
         drawn = torch.randn(encodings.shape, generator=rng).to(encodings.device)
-
-        def logits(z: Tensor) -> Tensor:
-            every: Tensor = discriminators(z[:, None].expand(-1, classes, -1))
-            return every.gather(1, y[:, None])
-
-        losses = functional.softplus(-logits(drawn)) + functional.softplus(logits(encodings))
+        genuine, faked = discriminators.own(drawn, y), discriminators.own(encodings, y)
+        losses = functional.softplus(-genuine) + functional.softplus(faked)
         return self.defense.prior.beta * losses.mean()
 
     @staticmethod
