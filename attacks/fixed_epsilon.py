@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from torch import Generator, Tensor
@@ -20,11 +20,16 @@ class FixedEpsilonAttack(Attack):
 
     A sample that survives the whole attack at one epsilon is taken to survive smaller ones, whose
     balls lie inside, and a break is carried to every larger one. So each sample's smallest broken
-    epsilon is found by bisection, every probe with the full budget of restarts.
+    epsilon is found by bisection, every probe with the full budget of restarts. Attacks of few
+    steps (`bisects` is False) try every epsilon, because they may miss in a large ball what they
+    find in a small one.
 
     Args:
         restarts: independent runs; each attacks the samples that survived those before.
     """
+
+    bisects: ClassVar[bool] = True
+    """False for attacks so weak that failing in a ball says nothing about the balls inside it."""
 
     restarts: int = 1
 
@@ -53,7 +58,7 @@ class FixedEpsilonAttack(Attack):
         lowest = torch.zeros(len(x), dtype=torch.long)
         broken_from = torch.full((len(x),), len(epsilons))
         while (unsettled := lowest < broken_from).any():
-            probe = (lowest + broken_from) // 2
+            probe = (lowest + broken_from) // 2 if self.bisects else lowest
             for index in probe[unsettled].unique().tolist():
                 rows = (unsettled & (probe == index)).nonzero().squeeze(1)
                 here = rows.to(x.device)
@@ -64,8 +69,46 @@ class FixedEpsilonAttack(Attack):
                 broke = (standing.streak >= votes_needed(defense, self.confirmations)).cpu()
                 broken_from[rows[broke]] = index
                 lowest[rows[~broke]] = index + 1
-        carry(candidates, standings)
+        levels = list(zip(candidates, standings, strict=True))
+        for index in range(1, len(levels)):
+            if defense.stochastic:
+                self._stretched(
+                    defense,
+                    (x, y),
+                    *levels[index - 1 : index + 1],
+                    epsilon=epsilons[index],
+                    rng=rng,
+                )
+            carry(candidates[index - 1 : index + 1], standings[index - 1 : index + 1])
         return candidates
+
+    def _stretched(
+        self,
+        defense: Defense,
+        labelled: tuple[Tensor, Tensor],
+        below: tuple[Tensor, Standing],
+        here: tuple[Tensor, Standing],
+        *,
+        epsilon: float,
+        rng: Generator,
+    ) -> None:
+        """Let what broke a stochastic defense fill the next larger budget, in place.
+
+        Its streak may have been luck: carried along unchanged it would fail at every budget.
+
+        Args:
+            labelled: images and labels.
+            below: candidates and standings at the budget below.
+            here: those at ``epsilon``.
+        """
+        (x, y), needed = labelled, votes_needed(defense, self.confirmations)
+        broke = (below[1].streak >= needed) & (here[1].streak < needed)
+        rows = broke.nonzero().squeeze(1)
+        if len(rows):
+            points = self.norm.stretch(x[rows], below[0][rows], epsilon)
+            own = child(rng, "stretched", epsilon)
+            asked = ask(defense, points, y[rows], own, self.confirmations)
+            here[1].improve(here[0], rows, points, asked)
 
     def _within(
         self, defense: Defense, x: Tensor, y: Tensor, epsilon: float, rng: Generator

@@ -11,11 +11,8 @@ from torch import Generator, Tensor
 from attacks.base import Attack
 from attacks.evasion import Standing, ask, carry, votes_needed
 from attacks.recorder import Recorder
-from attacks.threat import Norm
 from defenses.base import Defense
 from defenses.randomness import child
-
-_TINY = 1e-12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,25 +45,18 @@ class MinimumNormAttack(Attack):
         broken = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         for index, epsilon in enumerate(epsilons):
             seen = candidates[index].clone()
+            if defense.stochastic:  # a streak at a smaller budget may have been luck: ask again
+                broken = torch.zeros_like(broken)
             for proposal in proposals:
                 rows = ((recorder.leads[index] > 0) & ~broken).nonzero().squeeze(1)
                 if len(rows) == 0:
                     break
                 points = seen[rows]
                 if proposal == "stretched":
-                    points = stretch(self.norm, x[rows], points, epsilon)
+                    points = self.norm.stretch(x[rows], points, epsilon)
                 own = child(rng, "confirm", epsilon, proposal)
                 asked = ask(defense, points, y[rows], own, self.confirmations)
                 standings[index].improve(candidates[index], rows, points, asked)
                 broken[rows] = asked.streak >= votes_needed(defense, self.confirmations)
         carry(candidates, standings)
         return candidates
-
-
-def stretch(norm: Norm, x: Tensor, point: Tensor, epsilon: float) -> Tensor:
-    """The point (N, C, H, W) moved away from ``x`` along its own direction to fill ``epsilon``.
-
-    Clipping to the box may leave it nearer.
-    """
-    distance = norm.distance(x, point).clamp_min(_TINY).reshape(-1, 1, 1, 1)
-    return norm.project(x, x + (point - x) * (epsilon / distance), epsilon)

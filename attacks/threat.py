@@ -53,6 +53,14 @@ class Norm(StrEnum):
             case Norm.UNRESTRICTED:
                 return float("inf")
 
+    def stretch(self, x: Tensor, point: Tensor, epsilon: float) -> Tensor:
+        """The point (N, C, H, W) moved away from ``x`` along its own direction to fill ``epsilon``.
+
+        Clipping to the box may leave it nearer; a point at ``x`` stays there.
+        """
+        distance = self.distance(x, point).clamp_min(_TINY).reshape(-1, 1, 1, 1)
+        return self.project(x, x + (point - x) * (epsilon / distance), epsilon)
+
     def project(self, x: Tensor, candidate: Tensor, epsilon: Tensor | float) -> Tensor:
         """The candidate moved into the box and the ball around ``x``; the identity inside both.
 

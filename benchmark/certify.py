@@ -25,10 +25,12 @@ from benchmark.progress import Progress
 from benchmark.records import Outcome
 from benchmark.shelf import REGISTERED, Armed
 from benchmark.storage import keep
+from benchmark.work import calm
+from benchmark.workers import available_device
 from defenses.base import Certifies
 from defenses.randomness import generator, seed_from
 
-_AT_ONCE = 25
+_AT_ONCE = 500  # every call decodes all candidates anew
 _EXPLANATION = (
     "The radius is the corrected Eq. 7 of E-ABS, per sample, for exact inference. It is an "
     "estimate and no proof: the distance to another class's images is found by search, which can "
@@ -76,13 +78,13 @@ def smallest_attacks(folder: Path, armed: Armed, seed: int) -> pd.Series:
 
     Args:
         folder: the data set's records.
-        armed: attacks on other weights don't count.
+        armed: attacks on other weights or another budget of inference don't count.
     """
     paths = []
     for path in sorted(folder.glob("*.parquet")):
         cell: Cell = records.cell_of(records.provenance(path))
-        same = cell.defense == armed.name and cell.weights_digest == armed.digest
-        if same and cell.seed == seed:
+        own = (cell.defense, cell.weights_digest, cell.defense_repr, cell.seed)
+        if own == (armed.name, armed.digest, armed.repr, seed):
             paths.append(path)
     if not paths:
         return pd.Series(dtype=float)
@@ -104,7 +106,7 @@ def run(
     ] = None,
     seed: Annotated[int, typer.Option(help="Root of all seeds.")] = 0,
     preset: Annotated[str, typer.Option(help=f"Budgets: {', '.join(PRESETS)}.")] = "quick",
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "auto",
     results: Annotated[Path, typer.Option(help="Folder of records and tables.")] = Path("results"),
 ) -> None:
     """Estimate certified radii and hold them against the attacks in the records."""
@@ -113,7 +115,8 @@ def run(
     count = min(chosen.samples, len(data.test)) if samples is None else samples
     index = np.sort(test_sample(data, count, seed))
     frames, armed = [], {}
-    with Progress() as progress:
+    device = available_device(device)
+    with Progress() as progress, calm():
         for name in catalog.split_names(defense or ("abs", "eabs")):
             armed[name] = REGISTERED.arm(data, name, chosen, device, progress)
             frame = certify(data, armed[name], index, seed=seed, progress=progress, device=device)

@@ -24,6 +24,7 @@ from benchmark.presets import PRESETS, Preset
 from benchmark.progress import Progress
 from benchmark.storage import keep
 from benchmark.weights import Weights
+from benchmark.workers import available_device
 from defenses import DEFENSES
 from defenses.architectures import ARCHITECTURES
 from defenses.base import Defense, InnerAttack, Learner, Recipe
@@ -253,12 +254,13 @@ def run(
     ] = "cnn,adv_linf,adv_l2,abs,eabs",
     preset: Annotated[str, typer.Option(help="smoke, quick or paper")] = "quick",
     seed: Annotated[int, typer.Option(help="of initialisation, order and noise")] = 0,
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:0")] = "cpu",
+    device: Annotated[str, typer.Option(help="cpu, cuda or auto")] = "auto",
     ship: Annotated[
         Path | None, typer.Option(help="also copy the weights to this folder, such as defenses/zoo")
     ] = None,
 ) -> None:
     """Train defenses and keep their weights; a killed run goes on from its last epoch."""
+    device = available_device(device)
     chosen = lookup("preset", preset, PRESETS)
     names = catalog.split_names([defense])
     for name in names:

@@ -23,6 +23,8 @@ import defenses
 from benchmark.storage import cache_folder, keep
 from defenses.base import Defense, Recipe, Task
 
+_REMEDY = "delete it with its weights and train again"
+
 
 @dataclass(frozen=True)
 class Weights:
@@ -58,8 +60,19 @@ def find(dataset: str, defense: str, preset: str, key: str) -> Weights | None:
     for folder in folders():
         path = folder / name
         if path.exists() and path.with_suffix(".json").exists():
-            return Weights(path, json.loads(path.with_suffix(".json").read_text()))
+            return Weights(path, _card(path.with_suffix(".json")))
     return None
+
+
+def _card(path: Path) -> Mapping[str, Any]:
+    """What a card says; a damaged one is an OSError that names it."""
+    try:
+        card: dict[str, Any] = json.loads(path.read_text())
+    except ValueError as error:
+        raise OSError(f"{path} must be a card in JSON, got something else; {_REMEDY}") from error
+    if "digest" not in card:
+        raise OSError(f"{path} must name the weights' digest, got none; {_REMEDY}")
+    return card
 
 
 def store(defense: Defense, name: Path, card: Mapping[str, Any], folder: Path) -> Weights:

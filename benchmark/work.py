@@ -100,15 +100,16 @@ def measure(unit: Unit, device: str, results: Path) -> tuple[str, int]:
 
 @contextmanager
 def calm() -> Iterator[None]:
-    """One thread and full float32 precision, so that results don't depend on the worker."""
-    threads, tf32 = torch.get_num_threads(), torch.backends.cudnn.allow_tf32
+    """One thread, full float32 and repeatable kernels: results don't depend on the worker."""
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    torch.backends.cudnn.allow_tf32 = False
     try:
-        yield
+        with torch.backends.cudnn.flags(
+            enabled=True, benchmark=False, deterministic=True, allow_tf32=False
+        ):
+            yield
     finally:
         torch.set_num_threads(threads)
-        torch.backends.cudnn.allow_tf32 = tf32
 
 
 def _compute(unit: Unit, defense: Defense, batch: Batch) -> tuple[pd.DataFrame, Tensor | None]:

@@ -16,7 +16,7 @@ from attacks.base import Attack
 from attacks.evasion import ask, evades, evasion_lead, evasion_logits
 from attacks.fixed_epsilon import FixedEpsilonAttack
 from attacks.from_foolbox import AdditiveNoise
-from attacks.minimum_norm import MinimumNormAttack, stretch
+from attacks.minimum_norm import MinimumNormAttack
 from attacks.recorder import Recorder
 from attacks.starts import random_starts
 from attacks.threat import Norm
@@ -256,9 +256,9 @@ def test_a_boundary_point_of_a_stochastic_defense_is_stretched_to_fill_the_budge
 def test_stretching_keeps_direction_ball_and_box():
     x = torch.full((1, 1, 1, 2), 0.9)
     point = x + torch.tensor([0.0, -0.01])
-    assert torch.allclose(stretch(Norm.L2, x, point, 0.5), x + torch.tensor([0.0, -0.5]))
-    assert torch.equal(stretch(Norm.L2, x, x + 0.01, 2.0), torch.ones_like(x))
-    assert torch.equal(stretch(Norm.L2, x, x, 0.5), x)
+    assert torch.allclose(Norm.L2.stretch(x, point, 0.5), x + torch.tensor([0.0, -0.5]))
+    assert torch.equal(Norm.L2.stretch(x, x + 0.01, 2.0), torch.ones_like(x))
+    assert torch.equal(Norm.L2.stretch(x, x, 0.5), x)
 
 
 def test_confirmed_breaks_are_carried_to_larger_budgets_of_a_noisy_attack():

@@ -27,7 +27,7 @@ class Certified(torch.nn.Module):
 
 
 def armed(defense: object) -> Armed:
-    return Armed("eabs", "repr", "eabs" + "0" * 32, lambda device: defense)  # type: ignore[arg-type, return-value]
+    return Armed("eabs", "EABS(epochs=1)", "eabs" + "0" * 32, lambda device: defense)  # type: ignore[arg-type, return-value]
 
 
 def test_certificates_come_by_sample() -> None:

@@ -1,7 +1,7 @@
 """Attacks that see decisions only, run by Foolbox: repeated noise and the Boundary attack."""
 
 from dataclasses import dataclass
-from typing import ClassVar, final
+from typing import ClassVar, TypeVar, final
 
 import eagerpy as ep
 import torch
@@ -10,6 +10,7 @@ from foolbox.attacks import (
     L2RepeatedAdditiveGaussianNoiseAttack,
     LinfRepeatedAdditiveUniformNoiseAttack,
 )
+from foolbox.criteria import Criterion
 from torch import Generator, Tensor
 
 from attacks.evasion import LEAST, evasion_lead
@@ -21,6 +22,8 @@ from attacks.starts import approach, random_starts
 from attacks.threat import Norm
 from defenses.base import Defense
 from defenses.randomness import child, noise_like_rows
+
+T = TypeVar("T")
 
 
 @final
@@ -45,8 +48,20 @@ class AdditiveNoise(FixedEpsilonAttack):
         noise = _L2Noise if self.norm is Norm.L2 else _LinfNoise
         attack = noise(self.repeats, child(rng, "noise"))
         with borrowed_randomness(rng, x.device):
-            attack.run(model, x, WrongAndAccepted(), epsilon=epsilon)
+            attack.run(model, x, _NeverEnough(), epsilon=epsilon)
         return recorder.candidates(0)
+
+
+class _NeverEnough(Criterion):
+    """Nothing is adversarial: Foolbox makes every draw for every image, whatever its batch."""
+
+    def __repr__(self) -> str:
+        return "NeverEnough()"
+
+    def __call__(self, perturbed: T, outputs: T) -> T:
+        """(N,) bool, all False; the recorder keeps what evades."""
+        leads, restore = ep.astensor_(outputs)
+        return restore(leads > float("inf"))
 
 
 @final

@@ -99,6 +99,8 @@ class BIM(GradientDescent):
         relative_step: step length / epsilon (Foolbox: 0.2).
     """
 
+    bisects: ClassVar[bool] = False
+
     steps: int = 10
     relative_step: float = 0.2
 
@@ -115,6 +117,8 @@ class BIM(GradientDescent):
 @dataclass(frozen=True, kw_only=True)
 class FGSM(GradientDescent):
     """Fast gradient (sign) method (Goodfellow et al. 2015): one step of length epsilon."""
+
+    bisects: ClassVar[bool] = False
 
     def schedule(self) -> tuple[int, float]:
         """One full step."""

@@ -33,6 +33,7 @@ class SynthesisClassifier(Defense):
         prior: what a latent is charged.
         settings: the budget of inference.
         refine_steps: latent steps per query of the `fixed_latent` surrogate after its first.
+        follow_radius: L2 distance from the query before beyond which latents are inferred afresh.
         encoders: networks of ``encoding``.
         decoders: one per class.
         discriminators: networks of an adversarial prior, else None.
@@ -48,6 +49,7 @@ class SynthesisClassifier(Defense):
         prior: Prior,
         settings: InferenceSettings,
         refine_steps: int,
+        follow_radius: float,
         encoders: nn.Module,
         decoders: ClassDecoders,
         discriminators: Discriminators | None,
@@ -58,6 +60,7 @@ class SynthesisClassifier(Defense):
         self.prior = prior
         self.settings = settings
         self.refine_steps = refine_steps
+        self.follow_radius = follow_radius
         self.encoders = encoders
         self.decoders = decoders
         self.discriminators = discriminators
@@ -133,6 +136,7 @@ class SynthesisClassifier(Defense):
             prior=prior,
             settings=self.settings,
             refine_steps=self.refine_steps,
+            follow_radius=self.follow_radius,
             encoders=self.encoders,
             decoders=self.decoders,
             discriminators=self.discriminators,
@@ -147,7 +151,7 @@ class SynthesisClassifier(Defense):
                 "call eval() first"
             )
         tensors = [*self.parameters(), *self.buffers()]
-        state = tuple((id(tensor), tensor._version) for tensor in tensors)
+        state = tuple((id(tensor), tensor.device, tensor._version) for tensor in tensors)
         if self._inference is None or self._inference[0] != state:
             model = Model(
                 decoders=FrozenDecoders(self.decoders, self.cost),
@@ -166,7 +170,9 @@ class _FixedLatent:
     """Eq. 8: scores differentiated in x with the inferred latents held fixed.
 
     Full inference answers the first query of an attack run; later queries move the latents of the
-    query before by a few steps. A repeated point is answered from memory.
+    query before by a few steps. A repeated point is answered from memory. Where an attack jumps (a
+    new binary search, a long first step) a few steps would leave the true class's latents behind
+    and show a break that is none, so latents of images that moved far are inferred afresh.
     """
 
     defense: SynthesisClassifier
@@ -189,6 +195,11 @@ class _FixedLatent:
             noise = defense._noise(x, self.rng, defense.settings.latent_steps + 2)
             self.latents, explanation = defense._infer(x, noise)
         else:
+            far = ((x - self.last).flatten(1).norm(dim=1) > defense.follow_radius).nonzero()
+            if len(far):
+                rows = far.squeeze(1)
+                noise = defense._noise(x[rows], self.rng, defense.settings.latent_steps + 2)
+                latents.adopt(rows, defense._infer(x[rows], noise)[0])
             noise = defense._noise(x, self.rng, defense.refine_steps + 1)
             inference = defense.inference()
             inference.refine(latents, x, noise[:, :-1])

@@ -12,6 +12,7 @@ from defenses.synthesis.posterior import Posterior, Variables
 from defenses.synthesis.prior import Discriminators, Prior
 
 _DECODED_AT_ONCE = 500
+_MOMENTS = {"exp_avg", "exp_avg_sq"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +69,15 @@ class Latents:
 
     variables: Variables
     optimizer: torch.optim.Adam
+
+    @torch.no_grad()
+    def adopt(self, rows: Tensor, fresh: "Latents") -> None:
+        """Replace these rows (indices), and what the optimiser remembers of them, in place."""
+        for mine, other in zip(self.variables, fresh.variables, strict=True):
+            mine[rows] = other
+            memory, others = self.optimizer.state[mine], fresh.optimizer.state[other]
+            for name in _MOMENTS & memory.keys() & others.keys():
+                memory[name][rows] = others[name]
 
 
 @dataclass(frozen=True)

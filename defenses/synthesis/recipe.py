@@ -32,6 +32,7 @@ class Synthesis(Recipe):
         latent_steps: see there.
         latent_rate: see there.
         refine_steps: latent steps per query of the `fixed_latent` surrogate after its first.
+        follow_radius: see `SynthesisClassifier`; no paper carries latents along.
     """
 
     inference_fields = frozenset(
@@ -42,6 +43,7 @@ class Synthesis(Recipe):
             "latent_steps",
             "latent_rate",
             "refine_steps",
+            "follow_radius",
         }
     )
 
@@ -56,6 +58,7 @@ class Synthesis(Recipe):
     latent_steps: int = 50
     latent_rate: float = 0.05
     refine_steps: int = 4
+    follow_radius: float = 1.0
 
     def build(self, task: Task) -> SynthesisClassifier:
         """Untrained networks of Table 9 for the task's kind of image."""
@@ -80,6 +83,7 @@ class Synthesis(Recipe):
                 latent_rate=self.latent_rate,
             ),
             refine_steps=self.refine_steps,
+            follow_radius=self.follow_radius,
             encoders=self.encoding.build(task, architecture),
             decoders=ClassDecoders(task.num_classes, architecture),
             discriminators=discriminators,
