@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import pytest
@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from attacks import ATTACKS
 from attacks.base import Attack
+from attacks.eot import View
 from attacks.evasion import ask, evades, evasion_lead, evasion_logits
 from attacks.fixed_epsilon import FixedEpsilonAttack
 from attacks.from_foolbox import AdditiveNoise
@@ -23,6 +24,7 @@ from attacks.threat import Norm
 from defenses.base import Decision, accepts_all
 from defenses.randomness import generator
 from tests.linear import (
+    SHAPE,
     Linear,
     Noisy,
     Rejecting,
@@ -447,3 +449,49 @@ def test_training_attack_stays_in_the_ball_and_leaves_weights_without_gradients(
     )
     assert defense.cost.forward == 4 * (5 + 1), "one run, no restarts, no questions"
     assert all(weight.grad is None and weight.requires_grad for weight in defense.parameters())
+
+
+def test_every_image_gets_all_noise_draws_whatever_stands_beside_it():
+    attack = replace(ATTACKS["noise-l2"], repeats=20)
+    defense = Linear(*random_linear())
+    x = images(20)
+    y = labels(defense, x)
+    epsilons = (0.12,)
+    together = attack(defense, x, y, epsilons, generator(0))
+    alone = [attack(defense, x[i : i + 1], y[i : i + 1], epsilons, generator(0)) for i in range(20)]
+    assert torch.equal(torch.cat(alone, dim=1), together)
+    evading = (defense.logits(together[0]).argmax(dim=1) != y).sum()
+    assert 0 < evading < 20, "the case must have both kinds"
+
+
+@pytest.mark.parametrize("name", ["fgsm", "bim"])
+def test_attacks_of_few_steps_find_a_small_ball_that_they_miss_in_a_larger_one(name):
+    """A score with a bump: the class is wrong between 0.05 and 0.15 away from the image only."""
+
+    def bump(x: torch.Tensor) -> torch.Tensor:
+        moved = (x - 0.5).flatten(1).mean(dim=1)
+        wrong = 0.05 - (moved - 0.1).abs()
+        return torch.stack([torch.zeros_like(wrong), wrong], dim=1)
+
+    attack = replace(ATTACKS[name], **({"steps": 1, "relative_step": 1.0} if name == "bim" else {}))
+    defense = Scripted(bump)
+    x = torch.full((2, *SHAPE), 0.5)
+    y = torch.zeros(2, dtype=torch.long)
+    epsilons = (0.02, 0.1, 0.3, 0.4)
+    candidates = attack(defense, x, y, epsilons, generator(0))
+    broken = [bool((defense.deployed(each).argmax(dim=1) == 1).all()) for each in candidates]
+    assert broken == [False, True, True, True]
+
+
+@pytest.mark.parametrize("name", ["pgd-l2", "ddn"])
+def test_a_lucky_break_at_a_small_budget_does_not_save_a_stochastic_defense_at_large_ones(name):
+    attack = replace(ATTACKS[name], steps=20, view=View())
+    if name == "pgd-l2":
+        attack = replace(attack, restarts=1)
+    defense = Noisy(*random_linear(), std=0.05)
+    x = images(20)
+    y = defense.decide(x, generator(9)).classes
+    epsilons = (0.05, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1.5)
+    candidates = attack(defense, x, y, epsilons, generator(1))
+    votes = torch.stack([evades(defense, candidates[-1], y, generator(50 + i)) for i in range(10)])
+    assert (votes.float().mean(dim=0) > 0.5).all()

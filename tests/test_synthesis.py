@@ -260,3 +260,43 @@ def test_each_class_encoder_learns_from_its_own_class_alone() -> None:
     stem = defense.decoders.stem_weight
     moved = (stem != before["decoders.stem_weight"]).flatten(1).any(dim=1)
     assert moved.nonzero().flatten().tolist() == [3]
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("name", ["a_abs", "eabs"])
+def test_every_member_trains_on_every_kind_of_image(name: str, architecture: str) -> None:
+    task = TASKS[architecture]
+    defense = DEFENSES[name].build(task).train()
+    x = torch.rand((20, *task.shape), generator=generator(1))
+    losses = (
+        DEFENSES[name].learner(defense, task, None).update(x, torch.arange(20) % 2, generator(0))
+    )
+    assert all(value.isfinite() for value in losses.values())
+
+
+@pytest.mark.parametrize("name", ["a_abs", "eabs"])
+def test_encoders_keep_statistics_of_their_own_images_alone(name: str) -> None:
+    defense = DEFENSES[name].build(TASKS["digits"]).train()
+    learner = DEFENSES[name].learner(defense, TASKS["digits"], None)
+    learner.update(images(40), torch.arange(40) % 10, generator(0))
+    counts = {
+        int(value) for key, value in defense.encoders.state_dict().items() if "tracked" in key
+    }
+    assert counts == {1}
+
+
+def test_latents_of_images_that_jumped_are_inferred_afresh() -> None:
+    x = images(4)
+    moved = x.clone()
+    moved[:3] = 1 - moved[:3]
+    spent, answers = {}, {}
+    for radius in (0.5, 1e9):
+        defense = member("ad_abs", latent_steps=20, follow_radius=radius)
+        surrogate = defense.surrogate("fixed_latent", generator(2))
+        surrogate(x)
+        before = defense.cost.decoder
+        answers[radius] = surrogate(moved)[0]
+        spent[radius] = defense.cost.decoder - before
+    full = defense.decide(moved, generator(0)).logits
+    assert spent[0.5] - spent[1e9] == 3 * (20 + 2) * defense.num_classes
+    assert (answers[0.5] - full).abs().max() < (answers[1e9] - full).abs().max()

@@ -164,3 +164,16 @@ def test_small_data_sets_take_more_epochs_until_there_are_enough_updates() -> No
 def test_train_command_names_an_unknown_defense(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--defense", "eaps"]) == 2
     assert "did you mean 'eabs'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["", "{}"])
+def test_a_damaged_card_is_refused_by_name(text: str, train: Callable[..., Weights]) -> None:
+    card = train("cnn").path.with_suffix(".json")
+    card.write_text(text)
+    with pytest.raises(OSError, match=rf"{card.name} must .* train again"):
+        train("cnn")
+
+
+def test_train_command_names_a_missing_device(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--device", "nowhere"]) == 2
+    assert "device must be available here, got 'nowhere'" in capsys.readouterr().err
