@@ -22,6 +22,7 @@ from defenses.base import (
 )
 
 
+@final
 class FeedForward(Defense):
     """A plain network: deterministic, differentiable, never rejects."""
 
@@ -94,6 +95,7 @@ class GaussianNoise:
         return (x + self.std * torch.randn(x.shape, generator=rng).to(x.device)).clamp(0, 1)
 
 
+@final
 class CrossEntropy(Learner):
     """Adam on the cross-entropy of changed images.
 

@@ -1,6 +1,7 @@
 """The deployed analysis-by-synthesis classifier: the class that explains the image best."""
 
 from dataclasses import dataclass
+from typing import final
 
 import torch
 from torch import Generator, Tensor, nn
@@ -24,6 +25,7 @@ from defenses.synthesis.prior import Discriminators, GaussianPrior, Prior
 _ROWS_AT_ONCE = 64
 
 
+@final
 class SynthesisClassifier(Defense):
     """ABS and E-ABS: logits are -l_k(x), the negative scores of Eq. 6.
 

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import final
 
 import torch
 from torch import Generator, Tensor, nn
@@ -71,6 +72,7 @@ class Encoding(ABC):
         """
 
 
+@final
 @dataclass(frozen=True)
 class ClassEncoders(Encoding):
     """One encoder per class, each trained on its own class only (ABS, section 2)."""
@@ -127,6 +129,7 @@ class ClassEncoders(Encoding):
         return mean + (0.5 * log_variance).exp() * _normal(mean, rng), other[rows]
 
 
+@final
 @dataclass(frozen=True)
 class SharedEncoder(Encoding):
     """One encoder for all classes and the discriminative loss (E-ABS, section 3.2, Eqs. 4, 5).

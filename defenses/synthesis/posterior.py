@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import final
 
 import torch
 from torch import Tensor
@@ -32,6 +33,7 @@ class Posterior(ABC):
         """KL divergence (N, K) to the standard normal, in nats, up to a constant."""
 
 
+@final
 @dataclass(frozen=True)
 class PointPosterior(Posterior):
     """A single latent z, scored as N(z, I) (ABS, Eq. 2): KL = |z|^2 / 2."""
@@ -54,6 +56,7 @@ class PointPosterior(Posterior):
         return 0.5 * variables[0].square().sum(dim=-1)
 
 
+@final
 @dataclass(frozen=True)
 class VariationalPosterior(Posterior):
     """N(mean, diag(variance)), both optimised by reparameterised gradients (E-ABS, Eq. 6)."""

@@ -3,6 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import final
 
 import torch
 from torch import Tensor, nn
@@ -75,6 +76,7 @@ class Prior(ABC):
         """The charge (N, K) >= 0 for samples z (N, K, d) of posteriors with this KL (N, K)."""
 
 
+@final
 @dataclass(frozen=True)
 class GaussianPrior(Prior):
     """beta KL[Q | N(0, I)]: the variational autoencoder of ABS (Eq. 2 with the right sign)."""
@@ -91,6 +93,7 @@ class GaussianPrior(Prior):
         return self.beta * divergence
 
 
+@final
 @dataclass(frozen=True)
 class AdversarialPrior(Prior):
     """-beta log D(z): the adversarial autoencoder of E-ABS (Eq. 3)."""

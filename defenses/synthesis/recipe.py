@@ -1,7 +1,7 @@
 """How the family is built from parts and trained (E-ABS, Algorithm 1)."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, final
 
 import torch
 from torch import Generator, Tensor
@@ -17,6 +17,7 @@ from defenses.synthesis.posterior import Posterior, gaussian_divergence
 from defenses.synthesis.prior import Discriminators, Prior
 
 
+@final
 @dataclass(frozen=True, kw_only=True)
 class Synthesis(Recipe):
     """A member of the ABS family: an encoding, a prior and a posterior.
@@ -96,6 +97,7 @@ class Synthesis(Recipe):
         return SynthesisLearner(defense, self, task.noise_std)
 
 
+@final
 @dataclass
 class SynthesisLearner(Learner):
     """Algorithm 1: one update of encoders and decoders, then one of the discriminators.
