@@ -100,7 +100,14 @@ PRESETS: dict[str, Preset] = {
             "pgd-linf": {"steps": 40, "restarts": 2, "eot": 1},
             "pgd-l2": {"steps": 40, "restarts": 2, "eot": 1},
             "ddn": {"steps": 40, "eot": 1},
-            "cw-l2": {"binary_search_steps": 3, "steps": 40, "initial_const": 1.0, "eot": 1},
+            # Foolbox's 0.01 moves black and white pixels, at the ends of tanh, by nothing in 40 steps.
+            "cw-l2": {
+                "binary_search_steps": 3,
+                "steps": 40,
+                "stepsize": 0.1,
+                "initial_const": 1.0,
+                "eot": 1,
+            },
             "deepfool-l2": {"steps": 10, "candidates": 5, "eot": 1},
             "deepfool-linf": {"steps": 10, "candidates": 5, "eot": 1},
             "noise-l2": {"repeats": 10},
