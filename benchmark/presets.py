@@ -100,7 +100,7 @@ PRESETS: dict[str, Preset] = {
             "pgd-linf": {"steps": 40, "restarts": 2, "eot": 1},
             "pgd-l2": {"steps": 40, "restarts": 2, "eot": 1},
             "ddn": {"steps": 40, "eot": 1},
-            # Foolbox's 0.01 moves black and white pixels, at the ends of tanh, by nothing in 40 steps.
+            # Foolbox's 0.01 hardly moves black and white pixels, at the ends of tanh, in 40 steps.
             "cw-l2": {
                 "binary_search_steps": 3,
                 "steps": 40,
