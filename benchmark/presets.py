@@ -82,7 +82,7 @@ PRESETS: dict[str, Preset] = {
         summary="minutes on two cores: the default",
         samples=100,
         votes=3,
-        block=25,
+        block=50,
         defenses={
             "cnn": {"epochs": 4, "batch_size": 128, "halve_every": 1, "least_updates": 1000},
             **_each(
@@ -95,6 +95,12 @@ PRESETS: dict[str, Preset] = {
             ),
             **_each(_CLASS_ENCODERS, epochs=5, batch_size=128, **_QUICK_SYNTHESIS),
             **_each(_SHARED_ENCODER, epochs=6, batch_size=64, **_QUICK_SYNTHESIS),
+        },
+        by_dataset={  # the default of `make bench`: all of it in five minutes
+            "digits": {
+                **_each(_ADVERSARIAL, least_updates=200),
+                **_each(_SYNTHESIS, least_updates=600, latent_steps=20),
+            }
         },
         attacks={
             "pgd-linf": {"steps": 40, "restarts": 2, "eot": 1},
