@@ -82,7 +82,7 @@ PRESETS: dict[str, Preset] = {
         summary="minutes on two cores: the default",
         samples=100,
         votes=3,
-        block=50,
+        block=100,
         defenses={
             "cnn": {"epochs": 4, "batch_size": 128, "halve_every": 1, "least_updates": 1000},
             **_each(
@@ -99,7 +99,7 @@ PRESETS: dict[str, Preset] = {
         by_dataset={  # the default of `make bench`: all of it in five minutes
             "digits": {
                 **_each(_ADVERSARIAL, least_updates=200),
-                **_each(_SYNTHESIS, least_updates=600, latent_steps=20),
+                **_each(_SYNTHESIS, least_updates=400, latent_steps=20),
             }
         },
         attacks={
