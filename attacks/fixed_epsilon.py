@@ -9,7 +9,7 @@ import torch
 from torch import Generator, Tensor
 
 from attacks.base import Attack
-from attacks.evasion import Standing, ask, carry, votes_needed
+from attacks.shortlist import Shortlist
 from defenses.base import Defense, Perturb
 from defenses.randomness import child
 
@@ -20,30 +20,33 @@ class FixedEpsilonAttack(Attack):
 
     A sample that survives the whole attack at one epsilon is taken to survive smaller ones, whose
     balls lie inside, and a break is carried to every larger one. So each sample's smallest broken
-    epsilon is found by bisection, every probe with the full budget of restarts. Attacks of few
-    steps (`bisects` is False) try every epsilon, because they may miss in a large ball what they
-    find in a small one.
+    epsilon is searched for: by bisection until something breaks, then downward from the smallest
+    budget to which the breaking perturbation can be scaled. Every budget that counts as survived
+    had all the restarts. The images of a batch share every run, each in the ball that is its turn.
+
+    Attacks of few steps (`skips` is False) try every epsilon, because they may miss in a large
+    ball what they find in a small one.
 
     Args:
-        restarts: independent runs; each attacks the samples that survived those before.
+        restarts: independent runs in a ball before its sample counts as surviving there.
     """
 
-    bisects: ClassVar[bool] = True
+    skips: ClassVar[bool] = True
     """False for attacks so weak that failing in a ball says nothing about the balls inside it."""
 
     restarts: int = 1
 
     @abstractmethod
     def perturb(
-        self, defense: Defense, x: Tensor, y: Tensor, epsilon: float, rng: Generator
+        self, defense: Defense, x: Tensor, y: Tensor, epsilon: Tensor, rng: Generator
     ) -> Tensor:
-        """One run: the best points (N, C, H, W) found within ``epsilon``, confirmed by nobody."""
+        """One run: the best points (N, C, H, W) within ``epsilon`` (N,), confirmed by nobody."""
 
     def during_training(self, epsilon: float) -> Perturb:
         """This attack as the inner maximisation of adversarial training: one run, no questions."""
 
         def perturb(defense: Defense, x: Tensor, y: Tensor, rng: Generator) -> Tensor:
-            return self.perturb(defense, x, y, epsilon, rng)
+            return self.perturb(defense, x, y, x.new_full((len(x),), epsilon), rng)
 
         return perturb
 
@@ -53,76 +56,75 @@ class FixedEpsilonAttack(Attack):
     ) -> Tensor:
         """Candidates (E, N, C, H, W); see `Attack.__call__`."""
         self.check(x, epsilons)
-        candidates = x.repeat(len(epsilons), 1, 1, 1, 1)
-        standings = [Standing.unasked(x) for _ in epsilons]
-        lowest = torch.zeros(len(x), dtype=torch.long)
-        broken_from = torch.full((len(x),), len(epsilons))
-        while (unsettled := lowest < broken_from).any():
-            probe = (lowest + broken_from) // 2 if self.bisects else lowest
-            for index in probe[unsettled].unique().tolist():
-                rows = (unsettled & (probe == index)).nonzero().squeeze(1)
-                here = rows.to(x.device)
-                found, standing = self._within(defense, x[here], y[here], epsilons[index], rng)
-                candidates[index, here] = found
-                standings[index].streak[here] = standing.streak
-                standings[index].lead[here] = standing.lead
-                broke = (standing.streak >= votes_needed(defense, self.confirmations)).cpu()
-                broken_from[rows[broke]] = index
-                lowest[rows[~broke]] = index + 1
-        levels = list(zip(candidates, standings, strict=True))
-        for index in range(1, len(levels)):
-            if defense.stochastic:
-                self._stretched(
-                    defense,
-                    (x, y),
-                    *levels[index - 1 : index + 1],
-                    epsilon=epsilons[index],
-                    rng=rng,
-                )
-            carry(candidates[index - 1 : index + 1], standings[index - 1 : index + 1])
-        return candidates
+        shortlist = Shortlist(defense, self.norm, x, y, epsilons, confirmations=self.confirmations)
+        untried = torch.zeros(len(x), dtype=torch.long, device=x.device)
+        broken = torch.full_like(untried, len(epsilons))
+        survived = torch.zeros_like(untried)
+        run = 0
+        while len(rows := (untried < broken).nonzero().squeeze(1)):
+            probe = self._probe(untried[rows], broken[rows], len(epsilons))
+            own = child(rng, "run", run)
+            points = self.perturb(defense, x[rows], y[rows], shortlist.radii[probe], own)
+            convinces = shortlist.propose(probe, rows, points, child(own, "confirm"))
+            survived[rows] += 1
+            beaten, held = rows[convinces], survived[rows] == self.restarts
+            broken[beaten] = probe[convinces]
+            untried[rows[held & ~convinces]] = probe[held & ~convinces] + 1
+            survived[rows[held | convinces]] = 0
+            broken[beaten] = _inward(
+                shortlist,
+                points[convinces],
+                beaten,
+                low=untried[beaten],
+                high=broken[beaten],
+                rng=child(own, "inward"),
+            )
+            run += 1
+        for budget in range(len(epsilons)):
+            if budget and defense.stochastic:
+                _outward(shortlist, budget, child(rng, "outward", budget))
+            shortlist.inherit(budget)
+        return shortlist.candidates
 
-    def _stretched(
-        self,
-        defense: Defense,
-        labelled: tuple[Tensor, Tensor],
-        below: tuple[Tensor, Standing],
-        here: tuple[Tensor, Standing],
-        *,
-        epsilon: float,
-        rng: Generator,
-    ) -> None:
-        """Let what broke a stochastic defense fill the next larger budget, in place.
+    def _probe(self, untried: Tensor, broken: Tensor, budgets: int) -> Tensor:
+        """The budget whose turn it is, per sample."""
+        if not self.skips:
+            return untried
+        return torch.where(broken < budgets, broken - 1, (untried + broken) // 2)
 
-        Its streak may have been luck: carried along unchanged it would fail at every budget.
 
-        Args:
-            labelled: images and labels.
-            below: candidates and standings at the budget below.
-            here: those at ``epsilon``.
-        """
-        (x, y), needed = labelled, votes_needed(defense, self.confirmations)
-        broke = (below[1].streak >= needed) & (here[1].streak < needed)
-        rows = broke.nonzero().squeeze(1)
-        if len(rows):
-            points = self.norm.stretch(x[rows], below[0][rows], epsilon)
-            own = child(rng, "stretched", epsilon)
-            asked = ask(defense, points, y[rows], own, self.confirmations)
-            here[1].improve(here[0], rows, points, asked)
+def _inward(
+    shortlist: Shortlist, points: Tensor, rows: Tensor, *, low: Tensor, high: Tensor, rng: Generator
+) -> Tensor:
+    """Scale what broke down to the smallest budget at which it still breaks, by bisection.
 
-    def _within(
-        self, defense: Defense, x: Tensor, y: Tensor, epsilon: float, rng: Generator
-    ) -> tuple[Tensor, Standing]:
-        """All restarts in one ball: the most convincing candidates and their standing."""
-        best, standing = x.clone(), Standing.unasked(x)
-        rows = torch.arange(len(x), device=x.device)
-        for restart in range(self.restarts):
-            own = child(rng, "epsilon", epsilon, "restart", restart)
-            found = self.perturb(defense, x[rows], y[rows], epsilon, own)
-            found = self.norm.project(x[rows], found, epsilon)
-            asked = ask(defense, found, y[rows], child(own, "confirm"), self.confirmations)
-            standing.improve(best, rows, found, asked)
-            rows = rows[asked.streak < votes_needed(defense, self.confirmations)]
-            if len(rows) == 0:
-                break
-        return best, standing
+    Args:
+        points: (n, C, H, W) that broke.
+        rows: their n images.
+        low: (n,) the smallest budgets in question.
+        high: (n,) those at which the points broke.
+
+    Returns:
+        (n,) the smallest budgets that broke.
+    """
+    step = 0
+    while len(open_ := (low < high).nonzero().squeeze(1)):
+        middle = (low[open_] + high[open_]) // 2
+        scaled = shortlist.stretched(middle, rows[open_], points[open_])
+        broke = shortlist.propose(middle, rows[open_], scaled, child(rng, step))
+        low = low.index_copy(0, open_, torch.where(broke, low[open_], middle + 1))
+        high = high.index_copy(0, open_, torch.where(broke, middle, high[open_]))
+        step += 1
+    return high
+
+
+def _outward(shortlist: Shortlist, budget: int, rng: Generator) -> None:
+    """Let what broke a stochastic defense fill the next larger budget.
+
+    Its streak may have been luck: carried along unchanged it would fail at every budget.
+    """
+    below, here = shortlist.convinces[budget - 1 : budget + 1]
+    rows = (below & ~here).nonzero().squeeze(1)
+    if len(rows):
+        points = shortlist.candidates[budget - 1, rows]
+        shortlist.propose(budget, rows, shortlist.stretched(budget, rows, points), rng)

@@ -9,11 +9,14 @@ from attacks.threat import Norm
 from defenses.randomness import noise_like_rows
 
 
-def uniform_in_ball(norm: Norm, x: Tensor, epsilon: float, rng: Generator) -> Tensor:
+def uniform_in_ball(norm: Norm, x: Tensor, epsilon: Tensor, rng: Generator) -> Tensor:
     """One point (N, C, H, W) per image, uniform in its ball and then clipped to the box.
 
     Linf: independent uniform pixels. L2: the first d coordinates of a uniform direction in d + 2
     dimensions are uniform in the unit ball (Voelker et al. 2017).
+
+    Args:
+        epsilon: radii (N,).
 
     Raises:
         ValueError: another norm.
@@ -29,7 +32,7 @@ def uniform_in_ball(norm: Norm, x: Tensor, epsilon: float, rng: Generator) -> Te
             offset = direction[:, :size].reshape(x.shape)
         case _:
             raise ValueError(f"norm must be l2 or linf, got {norm}; no ball to draw from")
-    return norm.project(x, x + epsilon * offset, epsilon)
+    return norm.project(x, x + epsilon.reshape(-1, 1, 1, 1) * offset, epsilon)
 
 
 def random_direction(x: Tensor, rng: Generator) -> Tensor:

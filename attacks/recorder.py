@@ -21,19 +21,20 @@ class Recorder:
     Args:
         norm: how distances are measured.
         x: clean images (N, C, H, W), the first points on record.
-        epsilons: E radii.
+        epsilons: E radii, or (E, N) where every image has its own.
 
     Attributes:
         leads: (E, N), -inf until a point was seen; positive where the point evades.
     """
 
-    def __init__(self, norm: Norm, x: Tensor, epsilons: Sequence[float]) -> None:
+    def __init__(self, norm: Norm, x: Tensor, epsilons: Sequence[float] | Tensor) -> None:
         self.norm = norm
         self.x = x
-        self.epsilons = tuple(epsilons)
-        self.leads = x.new_full((len(self.epsilons), len(x)), -torch.inf)
-        self._points = x.expand(len(self.epsilons), *x.shape)
-        self._reach = x.new_tensor(self.epsilons)[:, None] * (1 + _REACH)
+        radii = torch.as_tensor(epsilons, dtype=x.dtype, device=x.device)
+        self._radii = radii.reshape(len(radii), -1).expand(len(radii), len(x))
+        self.leads = x.new_full(self._radii.shape, -torch.inf)
+        self._points = x.expand(len(radii), *x.shape)
+        self._reach = self._radii * (1 + _REACH)
 
     @torch.no_grad()
     def see(self, points: Tensor, leads: Tensor) -> None:
@@ -47,11 +48,11 @@ class Recorder:
 
     def candidates(self, index: int) -> Tensor:
         """The record (N, C, H, W) of budget ``index``, inside its ball and the box."""
-        return self.norm.project(self.x, self._points[index], self.epsilons[index])
+        return self.norm.project(self.x, self._points[index], self._radii[index])
 
     def part(self, rows: Tensor) -> "Recorder":
         """An empty record of these rows (indices) alone; see `adopt`."""
-        return Recorder(self.norm, self.x[rows], self.epsilons)
+        return Recorder(self.norm, self.x[rows], self._radii[:, rows])
 
     def adopt(self, rows: Tensor, part: "Recorder") -> None:
         """Keep what ``part`` saw of these rows (indices) where it leads by more."""

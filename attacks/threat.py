@@ -53,13 +53,16 @@ class Norm(StrEnum):
             case Norm.UNRESTRICTED:
                 return float("inf")
 
-    def stretch(self, x: Tensor, point: Tensor, epsilon: float) -> Tensor:
-        """The point (N, C, H, W) moved away from ``x`` along its own direction to fill ``epsilon``.
+    def stretch(self, x: Tensor, point: Tensor, epsilon: Tensor | float) -> Tensor:
+        """The point (N, C, H, W) moved along its own direction from ``x`` to lie at ``epsilon``.
 
         Clipping to the box may leave it nearer; a point at ``x`` stays there.
+
+        Args:
+            epsilon: one distance or (N,).
         """
-        distance = self.distance(x, point).clamp_min(_TINY).reshape(-1, 1, 1, 1)
-        return self.project(x, x + (point - x) * (epsilon / distance), epsilon)
+        scale = epsilon / self.distance(x, point).clamp_min(_TINY)
+        return self.project(x, x + (point - x) * scale.reshape(-1, 1, 1, 1), epsilon)
 
     def project(self, x: Tensor, candidate: Tensor, epsilon: Tensor | float) -> Tensor:
         """The candidate moved into the box and the ball around ``x``; the identity inside both.

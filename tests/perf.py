@@ -197,7 +197,7 @@ def warm_start(device: str, digits: Dataset, progress: Progress) -> list[Row]:
     full = FullInference(defense)
 
     def run(target: Defense) -> Tensor:
-        return attack.perturb(target, x, y, epsilon, generator(1))
+        return attack.perturb(target, x, y, x.new_full((len(x),), epsilon), generator(1))
 
     timed = Pair.once(lambda: run(full), lambda: run(defense), device)
     accuracies = [_accuracy(defense, run(target), y) for target in (defense, full)]

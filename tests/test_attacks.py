@@ -26,7 +26,7 @@ TINY = {
     "ddn": {"steps": 12},
     "cw-l2": {"binary_search_steps": 4, "steps": 12, "stepsize": 0.05, "initial_const": 0.1},
     "boundary": {"steps": 60},
-    "pgd-estimated-linf": {"steps": 4, "samples": 6},
+    "pgd-estimated-linf": {"steps": 4, "samples": 6, "relative_step": 0.5},
     "bim": {"steps": 4},
     "latent-descent": {"coarse_steps": 10, "binary_steps": 4},
 }

@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 from attacks import ATTACKS
 from attacks.base import Attack
 from attacks.eot import View
-from attacks.evasion import ask, evades, evasion_lead, evasion_logits
+from attacks.evasion import evades, evasion_lead, evasion_logits
 from attacks.fixed_epsilon import FixedEpsilonAttack
 from attacks.from_foolbox import AdditiveNoise
 from attacks.minimum_norm import MinimumNormAttack
 from attacks.recorder import Recorder
+from attacks.shortlist import Shortlist, ask
 from attacks.starts import random_starts
 from attacks.threat import Norm
 from defenses.base import Decision, accepts_all
@@ -146,9 +147,9 @@ class Listed(FixedEpsilonAttack):
     asked: Counter = dataclasses.field(default_factory=Counter, compare=False)
 
     def perturb(self, defense, x, y, epsilon, rng):
-        for each in x[:, 0, 0, 0].tolist():
-            self.asked[(round(each, 3), epsilon)] += 1
-        return x + epsilon
+        for each, radius in zip(x[:, 0, 0, 0].tolist(), epsilon.tolist(), strict=True):
+            self.asked[(round(each, 3), round(radius, 3))] += 1
+        return x + epsilon.reshape(-1, 1, 1, 1)
 
 
 def brightness(threshold: float) -> Scripted:
@@ -158,7 +159,7 @@ def brightness(threshold: float) -> Scripted:
     )
 
 
-def test_every_sample_is_probed_by_bisection_with_all_restarts():
+def test_a_break_is_scaled_down_and_the_budget_below_gets_all_restarts():
     x = torch.tensor([0.0, 0.48, 0.45]).reshape(3, 1, 1, 1)
     epsilons = tuple(0.01 * k for k in range(1, 8))
     attack = Listed(restarts=3)
@@ -169,7 +170,7 @@ def test_every_sample_is_probed_by_bisection_with_all_restarts():
     never = [attack.asked[(0.0, e)] for e in epsilons]
     early = [attack.asked[(0.48, e)] for e in epsilons]
     assert never == [0, 0, 0, 3, 0, 3, 3]
-    assert early == [0, 3, 1, 1, 0, 0, 0]
+    assert early == [0, 3, 0, 1, 0, 0, 0]
 
 
 @pytest.mark.parametrize("name", ["fgsm", "bim", "pgd-linf", "pgd-l2"])
@@ -226,11 +227,28 @@ def test_a_stochastic_defense_must_be_fooled_several_times_in_a_row():
     assert shares == pytest.approx([0.5, 0.25, 0.125, 0.125], abs=0.08)
 
 
-def test_a_deterministic_defense_is_asked_once():
-    defense = Linear(*random_linear())
-    x = images(3)
-    ask(defense, x, (labels(defense, x) + 1) % 4, generator(0), 3)
-    assert defense.cost.forward == 3
+def test_a_deterministic_defense_is_asked_once_a_stochastic_one_as_often_as_must_convince():
+    x, rows = images(3), torch.arange(3)
+    for defense, votes in ((Linear(*random_linear()), 1), (Noisy(*random_linear(), std=0.0), 3)):
+        wrong = (labels(defense, x) + 1) % 4
+        before = defense.cost.forward
+        shortlist = Shortlist(defense, Norm.L2, x, wrong, (0.1,), confirmations=3)
+        assert shortlist.propose(0, rows, x, generator(0)).all()
+        assert defense.cost.forward - before == 3 * votes
+
+
+def test_the_shortlist_keeps_streaks_then_leads_within_every_ball():
+    x, y, rows = torch.full((1, 1, 1, 1), 0.2), torch.zeros(1).long(), torch.zeros(1).long()
+    shortlist = Shortlist(brightness(0.5), Norm.LINF, x, y, (0.1, 0.4), confirmations=3)
+    for value in (0.25, 0.9, 0.22):  # 0.9 is brought to 0.3: nearer to the threshold, not beyond it
+        assert not shortlist.propose(0, rows, torch.full_like(x, value), generator(0)).any()
+    assert shortlist.candidates[0].item() == pytest.approx(0.3, rel=1e-5)
+    shortlist.inherit(1)
+    assert shortlist.candidates[1].item() == pytest.approx(0.3, rel=1e-5)
+    assert shortlist.propose(1, rows, torch.full_like(x, 0.55), generator(0)).all()
+    assert not shortlist.propose(1, rows, torch.full_like(x, 0.45), generator(0)).any()
+    assert shortlist.candidates[1].item() == pytest.approx(0.55)
+    assert shortlist.convinces.tolist() == [[False], [True]]
 
 
 def test_a_boundary_point_of_a_stochastic_defense_is_stretched_to_fill_the_budget():
@@ -387,7 +405,7 @@ def test_linf_noise_fills_its_ball_and_never_leaves_it_whatever_its_sign():
         return torch.tensor([1.0, 0.0]).expand(len(points), 2)
 
     AdditiveNoise(norm=Norm.LINF, repeats=3).perturb(
-        Scripted(logits), x, torch.zeros(40).long(), 0.2, generator(0)
+        Scripted(logits), x, torch.zeros(40).long(), torch.full((40,), 0.2), generator(0)
     )
     assert len(seen) == 3
     assert torch.allclose(torch.stack(seen), torch.tensor(0.2), atol=1e-6)

@@ -10,6 +10,7 @@ from foolbox.attacks import (
     L2RepeatedAdditiveGaussianNoiseAttack,
     LinfRepeatedAdditiveUniformNoiseAttack,
 )
+from foolbox.attacks.additive_noise import BaseRepeatedAdditiveNoiseAttack
 from foolbox.criteria import Criterion
 from torch import Generator, Tensor
 
@@ -40,15 +41,15 @@ class AdditiveNoise(FixedEpsilonAttack):
     repeats: int = 100
 
     def perturb(
-        self, defense: Defense, x: Tensor, y: Tensor, epsilon: float, rng: Generator
+        self, defense: Defense, x: Tensor, y: Tensor, epsilon: Tensor, rng: Generator
     ) -> Tensor:
         """See `FixedEpsilonAttack.perturb`."""
-        recorder = Recorder(self.norm, x, (epsilon,))
+        recorder = Recorder(self.norm, x, epsilon[None])
         model = DecisionModel(defense, y, recorder, child(rng, "decide"))
         noise = _L2Noise if self.norm is Norm.L2 else _LinfNoise
-        attack = noise(self.repeats, child(rng, "noise"))
+        attack = noise(self.repeats, epsilon, child(rng, "noise"))
         with borrowed_randomness(rng, x.device):
-            attack.run(model, x, _NeverEnough(), epsilon=epsilon)
+            attack.run(model, x, _NeverEnough(), epsilon=1)
         return recorder.candidates(0)
 
 
@@ -119,30 +120,34 @@ class Boundary(MinimumNormAttack):
         recorder.adopt(rows, part)
 
 
-class _L2Noise(L2RepeatedAdditiveGaussianNoiseAttack):
-    """Foolbox's, with noise of each image's own."""
+class _OwnNoise(BaseRepeatedAdditiveNoiseAttack):
+    """Foolbox's, with noise of each image's own that fills its ball; ``epsilon`` has no part."""
 
-    def __init__(self, repeats: int, rng: Generator) -> None:
+    norm: ClassVar[Norm]
+
+    def __init__(self, repeats: int, radius: Tensor, rng: Generator) -> None:
         super().__init__(repeats=repeats, check_trivial=False)
+        self._radius = radius
         self._rng = rng
+
+    def get_epsilons(
+        self, x: ep.Tensor, p: ep.Tensor, epsilon: float, min_: float, max_: float
+    ) -> ep.Tensor:
+        length = self.norm.distance(torch.zeros_like(p.raw), p.raw)
+        return ep.astensor((self._radius / length).reshape(-1, 1, 1, 1))
+
+
+class _L2Noise(_OwnNoise, L2RepeatedAdditiveGaussianNoiseAttack):
+    norm = Norm.L2
 
     def sample_noise(self, x: ep.Tensor) -> ep.Tensor:
         return ep.astensor(noise_like_rows(self._rng, x.raw, x.shape[1:]))
 
 
-class _LinfNoise(LinfRepeatedAdditiveUniformNoiseAttack):
-    """Foolbox's, with noise of each image's own, scaled by its largest *magnitude*."""
+class _LinfNoise(_OwnNoise, LinfRepeatedAdditiveUniformNoiseAttack):
+    """Foolbox scales by the largest entry; this one by the largest *magnitude*."""
 
-    def __init__(self, repeats: int, rng: Generator) -> None:
-        super().__init__(repeats=repeats, check_trivial=False)
-        self._rng = rng
+    norm = Norm.LINF
 
     def sample_noise(self, x: ep.Tensor) -> ep.Tensor:
         return ep.astensor(2 * noise_like_rows(self._rng, x.raw, x.shape[1:], torch.rand) - 1)
-
-    def get_epsilons(
-        self, x: ep.Tensor, p: ep.Tensor, epsilon: float, min_: float, max_: float
-    ) -> ep.Tensor:
-        largest: Tensor = p.raw.flatten(1).abs().amax(dim=1)
-        scale = (epsilon / largest).reshape(-1, 1, 1, 1)
-        return ep.astensor(scale)

@@ -3,11 +3,17 @@
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, final
+from typing import Any, ClassVar, final
 
 import eagerpy as ep
 import torch
-from foolbox.attacks.gradient_descent_base import L2BaseGradientDescent, LinfBaseGradientDescent
+from foolbox.attacks.gradient_descent_base import (
+    BaseGradientDescent,
+    GDOptimizer,
+    L2BaseGradientDescent,
+    LinfBaseGradientDescent,
+    Optimizer,
+)
 from foolbox.criteria import Misclassification
 from torch import Generator, Tensor
 
@@ -37,15 +43,15 @@ class GradientDescent(FixedEpsilonAttack):
         """Number of steps, and their length as a share of epsilon."""
 
     @abstractmethod
-    def start(self, x: Tensor, epsilon: float, rng: Generator) -> Tensor:
+    def start(self, x: Tensor, epsilon: Tensor, rng: Generator) -> Tensor:
         """Where the run begins."""
 
     @final
     def perturb(
-        self, defense: Defense, x: Tensor, y: Tensor, epsilon: float, rng: Generator
+        self, defense: Defense, x: Tensor, y: Tensor, epsilon: Tensor, rng: Generator
     ) -> Tensor:
         """See `FixedEpsilonAttack.perturb`."""
-        recorder = Recorder(self.norm, x, (epsilon,))
+        recorder = Recorder(self.norm, x, epsilon[None])
         model = ScoreModel(
             defense,
             self.view.of(defense, child(rng, "view")),
@@ -56,9 +62,9 @@ class GradientDescent(FixedEpsilonAttack):
         )
         steps, relative_step = self.schedule()
         start = self.start(x, epsilon, child(rng, "start"))
-        descent = _DESCENTS[self.norm](start, steps, relative_step)
+        descent = _DESCENTS[self.norm](self.norm, start, epsilon, steps, relative_step)
         with differentiable_in_inputs_only(defense), borrowed_randomness(rng, x.device):
-            last = descent.run(model, x, Misclassification(y), epsilon=epsilon)
+            last = descent.run(model, x, Misclassification(y), epsilon=1)
             model.query(last)
         return recorder.candidates(0)
 
@@ -84,7 +90,7 @@ class PGD(GradientDescent):
         """As configured."""
         return self.steps, self.relative_step
 
-    def start(self, x: Tensor, epsilon: float, rng: Generator) -> Tensor:
+    def start(self, x: Tensor, epsilon: Tensor, rng: Generator) -> Tensor:
         """Uniform in the ball."""
         return uniform_in_ball(self.norm, x, epsilon, rng)
 
@@ -99,7 +105,7 @@ class BIM(GradientDescent):
         relative_step: step length / epsilon (Foolbox: 0.2).
     """
 
-    bisects: ClassVar[bool] = False
+    skips: ClassVar[bool] = False
 
     steps: int = 10
     relative_step: float = 0.2
@@ -108,7 +114,7 @@ class BIM(GradientDescent):
         """As configured."""
         return self.steps, self.relative_step
 
-    def start(self, x: Tensor, epsilon: float, rng: Generator) -> Tensor:
+    def start(self, x: Tensor, epsilon: Tensor, rng: Generator) -> Tensor:
         """The image."""
         return x
 
@@ -118,13 +124,13 @@ class BIM(GradientDescent):
 class FGSM(GradientDescent):
     """Fast gradient (sign) method (Goodfellow et al. 2015): one step of length epsilon."""
 
-    bisects: ClassVar[bool] = False
+    skips: ClassVar[bool] = False
 
     def schedule(self) -> tuple[int, float]:
         """One full step."""
         return 1, 1.0
 
-    def start(self, x: Tensor, epsilon: float, rng: Generator) -> Tensor:
+    def start(self, x: Tensor, epsilon: Tensor, rng: Generator) -> Tensor:
         """The image."""
         return x
 
@@ -160,10 +166,10 @@ class PGDEstimated(FixedEpsilonAttack):
             )
 
     def perturb(
-        self, defense: Defense, x: Tensor, y: Tensor, epsilon: float, rng: Generator
+        self, defense: Defense, x: Tensor, y: Tensor, epsilon: Tensor, rng: Generator
     ) -> Tensor:
         """See `FixedEpsilonAttack.perturb`."""
-        recorder = Recorder(self.norm, x, (epsilon,))
+        recorder = Recorder(self.norm, x, epsilon[None])
         model = ScoreModel(defense, self.view.of(defense, child(rng, "view")), y, recorder)
         probes = child(rng, "probes")
 
@@ -175,9 +181,9 @@ class PGDEstimated(FixedEpsilonAttack):
             return estimated_gradient(loss, points, noise, self.sigma)
 
         start = uniform_in_ball(self.norm, x, epsilon, child(rng, "start"))
-        descent = _LinfEstimated(start, self.steps, self.relative_step, gradient)
+        descent = _LinfEstimated(start, epsilon, self.steps, self.relative_step, gradient)
         with borrowed_randomness(rng, x.device), torch.no_grad():
-            last = descent.run(model, x, Misclassification(y), epsilon=epsilon)
+            last = descent.run(model, x, Misclassification(y), epsilon=1)
             model.query(last)
         return recorder.candidates(0)
 
@@ -206,26 +212,37 @@ def estimated_gradient(
     return gradient / (2 * sigma * pairs)
 
 
-class _LinfDescent(LinfBaseGradientDescent):
-    """Foolbox's descent from a given start: its own would depend on the batch."""
+class _InOwnBall(BaseGradientDescent):
+    """Foolbox's descent, every image from a given start in a ball of its own radius.
 
-    def __init__(self, start: Tensor, steps: int, relative_step: float) -> None:
+    Its ``epsilon`` must be 1: it only scales the steps, which are relative to the radius.
+    """
+
+    def __init__(
+        self, norm: Norm, start: Tensor, radius: Tensor, steps: int, relative_step: float
+    ) -> None:
         super().__init__(rel_stepsize=relative_step, steps=steps, random_start=True)
+        self._norm = norm
         self._start = start
+        self._radius = radius
 
     def get_random_start(self, x0: ep.Tensor, epsilon: float) -> ep.Tensor:
         return ep.astensor(self._start)
 
+    def get_optimizer(self, x: ep.Tensor, stepsize: float) -> Optimizer:
+        length: Any = ep.astensor(stepsize * self._radius.reshape(-1, 1, 1, 1))  # annotated float
+        return GDOptimizer(x, length)
 
-class _L2Descent(L2BaseGradientDescent):
-    """Likewise."""
+    def project(self, x: ep.Tensor, x0: ep.Tensor, epsilon: float) -> ep.Tensor:
+        return ep.astensor(self._norm.project(x0.raw, x.raw, self._radius))
 
-    def __init__(self, start: Tensor, steps: int, relative_step: float) -> None:
-        super().__init__(rel_stepsize=relative_step, steps=steps, random_start=True)
-        self._start = start
 
-    def get_random_start(self, x0: ep.Tensor, epsilon: float) -> ep.Tensor:
-        return ep.astensor(self._start)
+class _LinfDescent(_InOwnBall, LinfBaseGradientDescent):
+    pass
+
+
+class _L2Descent(_InOwnBall, L2BaseGradientDescent):
+    pass
 
 
 _DESCENTS: dict[Norm, type[_LinfDescent] | type[_L2Descent]] = {
@@ -240,11 +257,12 @@ class _LinfEstimated(_LinfDescent):
     def __init__(
         self,
         start: Tensor,
+        radius: Tensor,
         steps: int,
         relative_step: float,
         gradient: Callable[[Tensor], Tensor],
     ) -> None:
-        super().__init__(start, steps, relative_step)
+        super().__init__(Norm.LINF, start, radius, steps, relative_step)
         self._gradient = gradient
 
     def value_and_grad(
