@@ -213,7 +213,11 @@ class _Training:
         keep(self.checkpoint, save({key: value.contiguous() for key, value in tensors.items()}))
 
     def _resume(self, defense: Defense, learner: Learner) -> tuple[int, float]:
-        """Epochs done and seconds taken by an earlier, killed run; (0, 0) without one."""
+        """Epochs done and seconds taken by an earlier, killed run; (0, 0) without one.
+
+        Raises:
+            ValueError: the checkpoint is of other networks.
+        """
         if not self.checkpoint.exists():
             return 0, 0.0
         tensors = weights.load_tensors(self.checkpoint)
@@ -222,7 +226,13 @@ class _Training:
             for key, value in tensors.items()
             if key.startswith("network.")
         }
-        defense.load_state_dict(network)
+        try:
+            defense.load_state_dict(network)
+        except RuntimeError as error:
+            raise ValueError(
+                f"{self.checkpoint} must hold the networks of {self.name} as they are now, got "
+                "others; delete it and train again"
+            ) from error
         for number, optimizer in enumerate(learner.optimizers):
             state: dict[int, dict[str, Tensor]] = {}
             for key, value in tensors.items():

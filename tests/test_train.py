@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from benchmark import weights
 from benchmark.catalog import recipe_for
@@ -82,6 +83,21 @@ def test_training_killed_and_resumed_ends_at_the_same_weights(
     resumed = train(name, "cut")
     assert resumed.digest == whole.digest
     assert not list(resumed.path.parent.glob("*.checkpoint"))
+
+
+def test_checkpoint_of_other_networks_is_refused(
+    train: Callable[..., Weights], tmp_path: Path
+) -> None:
+    with pytest.raises(KilledError):
+        train("cnn", progress=KillingProgress(updates=6))
+    (checkpoint,) = tmp_path.rglob("*.checkpoint")
+    tensors = load_file(checkpoint)
+    save_file(
+        {name.replace("network", "network.other"): value for name, value in tensors.items()},
+        checkpoint,
+    )
+    with pytest.raises(ValueError, match=r"networks of cnn as they are now.*delete it"):
+        train("cnn")
 
 
 def test_weights_are_trained_once(train: Callable[..., Weights]) -> None:
