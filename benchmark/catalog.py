@@ -4,6 +4,9 @@ An attack specification is ``name[field=value,...]@surrogate``, for example
 ``pgd-linf[steps=100,restarts=5,eot=3]@fixed_latent``. Fields are those of the registered attack's
 dataclass, and ``eot``, the samples averaged per query. What a specification does not name comes
 from the preset, and from the registered attack where the preset is silent.
+
+A defense specification is ``name[field=value,...]``, for example ``gmvae[coverage=0.98]``, with the
+fields of its recipe.
 """
 
 import re
@@ -25,6 +28,7 @@ T = TypeVar("T")
 EOT = "eot"
 _FORBIDDEN = ("norm", "view")
 _RESTARTS = "restarts"
+_COVERAGE = "coverage"
 _SPECIFICATION = re.compile(
     r"(?P<name>[^\[\]@]+)(?:\[(?P<fields>[^\[\]]*)\])?(?:@(?P<surrogate>[^\[\]@]+))?"
 )
@@ -101,9 +105,9 @@ def parse_attack(
         raise ValueError(f"attack must be a single one here, got the suite {name!r}")
     types_ = _types_of(attack)
     given = {
-        field: value_of(name, field, text, types_)
+        field: value_of("attack", name, field, text, types_)
         for field, text in (
-            _pair(spec, item) for item in (match["fields"] or "").split(",") if item
+            _pair("attack", spec, item) for item in (match["fields"] or "").split(",") if item
         )
     }
     if preset is not None:
@@ -119,22 +123,67 @@ def parse_attack(
 
 
 def recipe_for(
-    name: str, preset: Preset, dataset: str, defenses: Mapping[str, Recipe] = DEFENSES
+    spec: str, preset: Preset, dataset: str, defenses: Mapping[str, Recipe] = DEFENSES
 ) -> Recipe:
-    """A registered defense with the preset's fields for a data set.
+    """A registered defense with the preset's fields for a data set, then the specification's own.
 
     Raises:
-        LookupError: unknown defense, or the preset names a field that it does not have.
+        LookupError: unknown defense, or a field that it does not have.
+        ValueError: not a specification, or a value of the wrong type.
     """
+    match = _SPECIFICATION.fullmatch(spec)
+    if match is None or match["surrogate"]:
+        raise ValueError(
+            f"defense must look like name[field=value,...], got {spec!r}; "
+            "for example gmvae[coverage=0.98]"
+        )
+    name = match["name"]
     found = lookup("defense", name, defenses)
+    hints = get_type_hints(type(found))
+    given = {
+        field: value_of("defense", name, field, text, hints)
+        for field, text in (
+            _pair("defense", spec, item) for item in (match["fields"] or "").split(",") if item
+        )
+    }
     overrides = {
         **preset.defenses.get(name, {}),
         **preset.by_dataset.get(dataset, {}).get(name, {}),
+        **given,
     }
     known = {field.name: None for field in fields(found)}
     for field in overrides:
         lookup(f"field of defense {name!r}:", field, known)
     return replace(found, **overrides)
+
+
+def base_name(spec: str) -> str:
+    """The registered name in a specification."""
+    return spec.partition("[")[0]
+
+
+def with_coverage(
+    specs: Iterable[str], coverage: float, defenses: Mapping[str, Recipe] = DEFENSES
+) -> tuple[str, ...]:
+    """The specifications, those of defenses that can refuse with this coverage.
+
+    Raises:
+        LookupError: unknown defense.
+        ValueError: none of them can refuse.
+    """
+    given = [
+        f"{spec}[{_COVERAGE}={coverage:g}]"
+        if hasattr(lookup("defense", base_name(spec), defenses), _COVERAGE) and "[" not in spec
+        else spec
+        for spec in specs
+    ]
+    if not any(_COVERAGE in spec for spec in given):
+        able = [name for name, recipe in defenses.items() if hasattr(recipe, _COVERAGE)]
+        raise ValueError(
+            f"coverage is for defenses that can refuse, such as {', '.join(able)}; got only "
+            f"{', '.join(given)}"
+        )
+    return tuple(given)
 
 
 def listing() -> str:
@@ -185,35 +234,35 @@ def _with_fields(name: str, attack: Attack, values: Mapping[str, Any]) -> Attack
     return replace(attack, **plain)
 
 
-def _pair(spec: str, item: str) -> tuple[str, str]:
+def _pair(kind: str, spec: str, item: str) -> tuple[str, str]:
     field, equals, text = (part.strip() for part in item.partition("="))
     if not (field and equals and text):
-        raise ValueError(f"field of attack {spec!r} must look like steps=100, got {item!r}")
+        raise ValueError(f"field of {kind} {spec!r} must look like steps=100, got {item!r}")
     return field, text
 
 
 def value_of(
-    name: str, field: str, text: str, types_: Mapping[str, Any]
+    kind: str, name: str, field: str, text: str, types_: Mapping[str, Any]
 ) -> bool | int | float | str:
     """A field's value from its text, of the type the dataclass declares."""
-    declared = lookup(f"field of attack {name!r}:", field, types_)
+    declared = lookup(f"field of {kind} {name!r}:", field, types_)
     union = get_args(declared) if isinstance(declared, types.UnionType) else (declared,)
     if bool in union:
         if text.lower() in _WORDS:
             return _WORDS[text.lower()]
-        raise ValueError(f"{field} of attack {name!r} must be true or false, got {text!r}")
-    for kind, noun in ((int, "an integer"), (float, "a number")):
-        if kind in union:
+        raise ValueError(f"{field} of {kind} {name!r} must be true or false, got {text!r}")
+    for number, noun in ((int, "an integer"), (float, "a number")):
+        if number in union:
             try:
-                return kind(text)
+                return number(text)
             except ValueError as error:
                 raise ValueError(
-                    f"{field} of attack {name!r} must be {noun}, got {text!r}"
+                    f"{field} of {kind} {name!r} must be {noun}, got {text!r}"
                 ) from error
     if str in union:
         return text
     raise ValueError(
-        f"{field} of attack {name!r} must be set in Python, not in a specification, got {text!r}"
+        f"{field} of {kind} {name!r} must be set in Python, not in a specification, got {text!r}"
     )
 
 

@@ -42,6 +42,7 @@ _QUICK_SYNTHESIS = {
     "candidates": 1000,
     "latent_steps": 30,
 }
+_GMVAE = ("gmvae", "gmvae_semi", "gmvae_variable_entropy")
 _ADVERSARIAL = ("adv_linf", "adv_l2")
 
 
@@ -61,6 +62,7 @@ PRESETS: dict[str, Preset] = {
             "cnn": {"epochs": 1, "batch_size": 128},
             **_each(_ADVERSARIAL, epochs=1, batch_size=128),
             **_each(_SYNTHESIS, epochs=1, batch_size=128, candidates=50, latent_steps=3),
+            **_each(_GMVAE, epochs=1),
         },
         attacks={
             "pgd-linf": {"steps": 3, "restarts": 1, "eot": 1},
@@ -95,6 +97,7 @@ PRESETS: dict[str, Preset] = {
             ),
             **_each(_CLASS_ENCODERS, epochs=5, batch_size=128, **_QUICK_SYNTHESIS),
             **_each(_SHARED_ENCODER, epochs=6, batch_size=64, **_QUICK_SYNTHESIS),
+            **_each(_GMVAE, epochs=12, halve_every=3, least_updates=1000),
         },
         by_dataset={  # the default of `make bench`: all of it in five minutes
             "digits": {

@@ -15,7 +15,6 @@ from benchmark.presets import PRESETS
 from benchmark.progress import Progress
 from benchmark.runner import Plan, sweep
 from benchmark.workers import BACKENDS
-from defenses import DEFENSES
 
 DEFAULT_DEFENSES = ("cnn", "adv_linf", "adv_l2", "abs", "eabs")
 DEFAULT_ATTACKS = ("all_linf", "all_l2")
@@ -46,6 +45,13 @@ def run(
             show_default="the data set's curve; tables show its main radius",
         ),
     ] = None,
+    coverage: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of clean held-out images that rejecting defenses accept.",
+            show_default="the paper's thresholds",
+        ),
+    ] = None,
     samples: Annotated[
         int | None, typer.Option(help="Test images.", show_default="the preset's")
     ] = None,
@@ -72,9 +78,10 @@ def run(
         print(catalog.listing(), end="")
         return
     source = catalog.lookup("data set", dataset, DATASETS)
+    defenses = catalog.split_names(defense or DEFAULT_DEFENSES)
     plan = Plan(
         dataset=dataset,
-        defenses=catalog.split_names(defense or DEFAULT_DEFENSES),
+        defenses=defenses if coverage is None else catalog.with_coverage(defenses, coverage),
         attacks=catalog.expand(catalog.split_names(attack or DEFAULT_ATTACKS)),
         preset=catalog.lookup("preset", preset, PRESETS),
         epsilons=dict.fromkeys(Norm, numbers(epsilons)) if epsilons else source.curve,
@@ -82,7 +89,7 @@ def run(
         seed=seed,
     )
     for name in plan.defenses:
-        catalog.lookup("defense", name, DEFENSES)
+        catalog.recipe_for(name, plan.preset, dataset)
     with Progress() as progress:
         paths = sweep(
             plan,

@@ -73,7 +73,7 @@ def ensure(
         LookupError: an unknown defense.
         ValueError: training diverged.
     """
-    recipe = catalog.recipe_for(name, preset, dataset.name)
+    recipe, name = catalog.recipe_for(name, preset, dataset.name), catalog.base_name(name)
     start = None
     if recipe.starts_from is not None:
         start = ensure(
@@ -127,6 +127,7 @@ class _Training:
             defense.load_state_dict({name: value.float() for name, value in tensors.items()})
         learner = recipe.learner(defense, task, self._inner_attack())
         schedule = Schedule.of(recipe, len(train))
+        labels = recipe.visible(torch.from_numpy(train.labels), child(rng, "visible"))
         first, seconds = self._resume(defense, learner)
         label = f"train {self.name} on {self.dataset.name}"
         bar = progress.start(label, schedule.epochs * schedule.batches)
@@ -139,9 +140,9 @@ class _Training:
             epoch_rng = child(rng, "epoch", epoch)
             torch.manual_seed(draw_seed(epoch_rng))
             defense.train()
-            for index in _batches(len(train), recipe.batch_size, epoch_rng):
+            for index in recipe.batches(labels, epoch_rng):
                 batch = train.batch(index.numpy(), self.device)
-                losses = learner.update(batch.x, batch.y, epoch_rng)
+                losses = learner.update(batch.x, labels[index].to(self.device), epoch_rng)
                 bar.advance(1)
             seconds += time.monotonic() - began
             self._check(losses, epoch)
@@ -150,6 +151,8 @@ class _Training:
             bar.advance(0, f"epoch {epoch + 1}/{schedule.epochs}: {told}")
         bar.finish()
         defense.eval()
+        held_out = _parts(self.dataset.validation, self.device)
+        learner.finish(_parts(Split(train.images, labels.numpy()), self.device), held_out)
         return defense, self._card(defense, learner, schedule, seconds)
 
     def _inner_attack(self) -> InnerAttack | None:
@@ -178,10 +181,7 @@ class _Training:
         held = self.dataset.validation
         batch = _validation_sample(self.dataset, self.device)
         decision = defense.decide(batch.x, generator(seed_from("validate", self.seed)))
-        quick = [
-            learner.validate(part.x, part.y)
-            for part in _parts(held, self.device, _VALIDATED_AT_ONCE)
-        ]
+        quick = [learner.validate(x, y) for x, y in _parts(held, self.device)]
         return {
             "dataset": self.dataset.name,
             "dataset_digest": self.dataset.digest,
@@ -244,16 +244,10 @@ class _Training:
         return int(tensors["epochs"]), float(tensors["seconds"])
 
 
-def _batches(images: int, size: int, rng: torch.Generator) -> Iterator[Tensor]:
-    """A random order in full batches; what is left over waits for another epoch's order."""
-    order = torch.randperm(images, generator=rng)
-    for first in range(0, max(1, images - size + 1), size):
-        yield order[first : first + size]
-
-
-def _parts(split: Split, device: str, size: int) -> Iterator[Any]:
-    for index in torch.arange(len(split)).split(size):
-        yield split.batch(index.numpy(), device)
+def _parts(split: Split, device: str) -> Iterator[tuple[Tensor, Tensor]]:
+    for index in torch.arange(len(split)).split(_VALIDATED_AT_ONCE):
+        batch = split.batch(index.numpy(), device)
+        yield batch.x, batch.y
 
 
 def run(
@@ -274,7 +268,7 @@ def run(
     chosen = lookup("preset", preset, PRESETS)
     names = catalog.split_names([defense])
     for name in names:
-        lookup("defense", name, DEFENSES)
+        lookup("defense", catalog.base_name(name), DEFENSES)
     data = lookup("data set", dataset, DATASETS).load()
     with Progress() as progress:
         for name in names:

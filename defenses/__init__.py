@@ -3,6 +3,7 @@
 from defenses.adversarial_training import AdversarialTraining
 from defenses.base import Recipe
 from defenses.cnn import CNN
+from defenses.gmvae import GaussianMixtureVAE
 from defenses.synthesis import (
     AdversarialPrior,
     ClassEncoders,
@@ -72,5 +73,16 @@ DEFENSES: dict[str, Recipe] = {
         encoding=SharedEncoder(),
         prior=AdversarialPrior(),
         posterior=VariationalPosterior(),
+    ),
+    "gmvae": GaussianMixtureVAE(
+        summary="a VAE with a Gaussian per class that rejects by distance and reconstruction",
+    ),
+    "gmvae_semi": GaussianMixtureVAE(
+        summary="GMVAE that saw 100 labels per class",
+        labels_per_class=100,
+    ),
+    "gmvae_variable_entropy": GaussianMixtureVAE(
+        summary="GMVAE whose encoder learns its variance",
+        learns_variance=True,
     ),
 }

@@ -1,10 +1,10 @@
 """What a defended classifier is: decisions for the judge, differentiable views for attacks."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from types import MappingProxyType
-from typing import ClassVar, Protocol, final, runtime_checkable
+from typing import ClassVar, NamedTuple, Protocol, final, runtime_checkable
 
 import torch
 from torch import Generator, Tensor, nn
@@ -178,6 +178,33 @@ class Certifies(Protocol):
         ...
 
 
+class Terms(NamedTuple):
+    """What decides between *wrong and accepted* and the rest, for inputs and the classes wanted.
+
+    Args:
+        gap: (N,) how much nearer another class is than the wanted one; negative where the wanted
+            class is predicted.
+        scores: (N, S) each divided by its threshold: above 1 rejects, were the wanted class
+            predicted.
+    """
+
+    gap: Tensor
+    scores: Tensor
+
+
+@runtime_checkable
+class Thresholded(Protocol):
+    """A defense that refuses by differentiable scores (threshold-aware attacks need them)."""
+
+    def terms(self, x: Tensor, wanted: Tensor, *, printed: bool = False) -> Terms:
+        """Differentiable in ``x`` (N, C, H, W); ``wanted`` (N,) are classes.
+
+        Args:
+            printed: with the covariance in place of its inverse, as GMVAE's Eqs. 10 and 11 have it.
+        """
+        ...
+
+
 def never_rejects(x: Tensor) -> Tensor:
     """The rejection margin (N,) of a defense that cannot reject: -inf."""
     return torch.full((len(x),), -torch.inf, device=x.device, dtype=x.dtype)
@@ -193,6 +220,12 @@ Perturb = Callable[[Defense, Tensor, Tensor, Generator], Tensor]
 
 InnerAttack = Callable[[float], Perturb]
 """An attack that waits for its epsilon."""
+
+UNLABELLED = -1
+"""The label of a training image whose class the learner may not see."""
+
+Labelled = Iterable[tuple[Tensor, Tensor]]
+"""Images (n, C, H, W) and labels (n,), batch after batch."""
 
 
 class Learner(ABC):
@@ -210,6 +243,14 @@ class Learner(ABC):
     @abstractmethod
     def validate(self, x: Tensor, y: Tensor) -> Tensor:
         """(N,) bool, right or wrong, by a quick look at a defense in evaluation mode."""
+
+    def finish(self, training: Labelled, held_out: Labelled) -> None:  # noqa: B027 (optional)
+        """Measure what the defense needs besides its networks, once, in evaluation mode.
+
+        Args:
+            training: what `update` saw, labels as it saw them.
+            held_out: images that it did not see.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -248,6 +289,22 @@ class Recipe(ABC):
             if field.name not in self.inference_fields | {"summary"}
         )
         return f"{type(self).__name__}({', '.join(values)})"
+
+    def visible(self, labels: Tensor, rng: Generator) -> Tensor:
+        """The training labels (N,) with `UNLABELLED` where the learner may not see them."""
+        return labels
+
+    def batches(self, labels: Tensor, rng: Generator) -> Iterator[Tensor]:
+        """One epoch: indices of the images of each update, a random order in full batches.
+
+        What is left over waits for another epoch's order.
+
+        Args:
+            labels: (N,) as `visible` shows them.
+        """
+        order = torch.randperm(len(labels), generator=rng)
+        for first in range(0, max(1, len(labels) - self.batch_size + 1), self.batch_size):
+            yield order[first : first + self.batch_size]
 
     @abstractmethod
     def build(self, task: Task) -> Defense:

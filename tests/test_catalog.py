@@ -114,17 +114,17 @@ def test_a_field_that_cannot_be_set_is_unknown(field):
 
 def test_a_switch_is_true_or_false():
     fields = {"flag": bool}
-    assert catalog.value_of("a", "flag", "True", fields) is True
+    assert catalog.value_of("attack", "a", "flag", "True", fields) is True
     with pytest.raises(ValueError, match="flag of attack 'a' must be true or false, got '1'"):
-        catalog.value_of("a", "flag", "1", fields)
+        catalog.value_of("attack", "a", "flag", "1", fields)
 
 
 def test_an_optional_number_is_a_number_and_an_object_is_refused():
     fields = {"count": int | None, "folder": type(None), "name": str}
-    assert catalog.value_of("a", "count", "3", fields) == 3
-    assert catalog.value_of("a", "name", "x", fields) == "x"
+    assert catalog.value_of("attack", "a", "count", "3", fields) == 3
+    assert catalog.value_of("attack", "a", "name", "x", fields) == "x"
     with pytest.raises(ValueError, match="folder of attack 'a' must be set in Python"):
-        catalog.value_of("a", "folder", "x", fields)
+        catalog.value_of("attack", "a", "folder", "x", fields)
 
 
 def test_a_recipe_takes_the_presets_fields():

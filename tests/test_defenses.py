@@ -58,7 +58,7 @@ def test_defense_answers_in_its_own_classes_and_counts_the_call(defense: Defense
     decision = defense.decide(images(4), generator(0))
     assert decision.logits.shape == (4, defense.num_classes)
     assert decision.logits.isfinite().all()
-    assert not decision.rejected.any()
+    assert defense.can_reject or not decision.rejected.any()
     assert defense.cost.forward == 4
 
 

@@ -1,0 +1,6 @@
+"""The Gaussian mixture variational autoencoder of Ghosh et al. 2019."""
+
+from defenses.gmvae.classifier import GMVAE
+from defenses.gmvae.recipe import GaussianMixtureVAE
+
+__all__ = ["GMVAE", "GaussianMixtureVAE"]

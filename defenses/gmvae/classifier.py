@@ -1,0 +1,126 @@
+"""A variational autoencoder with one Gaussian per class that may refuse (Ghosh et al. 2019)."""
+
+from typing import final
+
+import torch
+from torch import Generator, Tensor
+from torch.nn import functional
+
+from defenses.base import Decision, Defense, Surrogate, Task, Terms, never_rejects
+from defenses.gmvae.networks import Decoder, Encoder
+from defenses.gmvae.rejection import Rejection, require_coverage
+
+
+@final
+class GMVAE(Defense):
+    """Classifies by the nearest mean, refuses what is far from it or badly reconstructed.
+
+    Surrogates: ``end_to_end`` knows the decoder and both thresholds; ``encoder`` is the encoder
+    alone, which never rejects: what the paper's own FGSM, PGD and MIM attacked.
+
+    Args:
+        task: image shape and number of classes.
+        latent: d, at least the number of classes; the means are one-hot, padded with zeros.
+        weight: alpha of Eq. 7; scales the logits, which are log responsibilities up to a constant.
+        coverage: share of held-out images to accept; None keeps the paper's thresholds.
+        learns_variance: see `Encoder`.
+    """
+
+    can_reject = True
+    surrogate_names = ("end_to_end", "encoder")
+
+    def __init__(
+        self,
+        task: Task,
+        *,
+        latent: int,
+        weight: float,
+        coverage: float | None = None,
+        learns_variance: bool = False,
+    ) -> None:
+        super().__init__()
+        require_coverage(coverage)
+        if latent < task.num_classes:
+            raise ValueError(
+                f"latent must be at least the number of classes, {task.num_classes}, got {latent}"
+            )
+        self.num_classes = task.num_classes
+        self.weight = weight
+        self.coverage = coverage
+        self.encoder = Encoder(task.shape, latent, learns_variance=learns_variance)
+        self.decoder = Decoder(task.shape, latent)
+        padded = functional.pad(torch.eye(task.num_classes), (0, latent - task.num_classes))
+        self.rejection = Rejection(padded)
+
+    def logits(self, z: Tensor) -> Tensor:
+        """-alpha ||z - mu_k||^2 (N, K): the argmax is the nearest mean."""
+        offset = z[:, None] - self.rejection.means
+        logits: Tensor = -self.weight * offset.square().sum(dim=2)
+        return logits
+
+    def errors(self, x: Tensor, z: Tensor) -> Tensor:
+        """Squared reconstruction errors (N,), summed over pixels, of the latents (N, d)."""
+        error: Tensor = (x - self.decoder(z)).flatten(1).square().sum(dim=1)
+        return error
+
+    def scores(self, x: Tensor, z: Tensor, classes: Tensor) -> dict[str, Tensor]:
+        """Both distances (N,), each divided by its threshold."""
+        tau_enc, tau_dec = self.rejection.thresholds(self.coverage)
+        return {
+            "encoder": self.rejection.distances(z, classes) / tau_enc,
+            "decoder": self.errors(x, z) / tau_dec,
+        }
+
+    def terms(self, x: Tensor, wanted: Tensor, *, printed: bool = False) -> Terms:
+        """See `Thresholded.terms`: gaps in squared latent distance; encoder's and decoder's scores.
+
+        Every call counts as a forward pass, and as a backward pass where gradients flow.
+        """
+        self.cost.forward += len(x)
+        z = self.encoder(x)
+        if z.requires_grad:
+            z.register_hook(self._count_backward)
+        distances = (z[:, None] - self.rejection.means).square().sum(dim=2)
+        own = distances.gather(1, wanted[:, None]).squeeze(1)
+        others = distances.scatter(1, wanted[:, None], torch.inf).amin(dim=1)
+        tau_enc, tau_dec = self.rejection.thresholds(self.coverage)
+        encoder = self.rejection.distances(z, wanted, printed=printed) / tau_enc
+        return Terms(own - others, torch.stack([encoder, self.errors(x, z) / tau_dec], dim=1))
+
+    def _count_backward(self, gradient: Tensor) -> Tensor:
+        self.cost.backward += len(gradient)
+        return gradient
+
+    def _decide(self, x: Tensor, rng: Generator) -> Decision:
+        z = self.encoder(x)
+        logits = self.logits(z)
+        scores = self.scores(x, z, logits.argmax(dim=1))
+        return Decision(logits, refused(scores), scores)
+
+    def _surrogate(self, name: str, rng: Generator) -> Surrogate:
+        return self._end_to_end if name == "end_to_end" else self._encoder_alone
+
+    def _end_to_end(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        z = self.encoder(x)
+        logits = self.logits(z)
+        return logits, margin(self.scores(x, z, logits.argmax(dim=1)))
+
+    def _encoder_alone(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.logits(self.encoder(x)), never_rejects(x)
+
+
+def refused(scores: dict[str, Tensor]) -> Tensor:
+    """(N,) bool: some score is above 1, or not a number."""
+    return ~(torch.stack(list(scores.values())) <= 1).all(dim=0)
+
+
+def margin(scores: dict[str, Tensor]) -> Tensor:
+    """The rejection margin (N,): the logarithm of the largest score, 0 at the threshold.
+
+    The scores span many orders of magnitude on the way from one class to another; their logarithm
+    stays comparable with the logits.
+    """
+    return torch.stack(list(scores.values())).amax(dim=0).clamp_min(_LEAST_SCORE).log()
+
+
+_LEAST_SCORE = 1e-6
