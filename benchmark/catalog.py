@@ -173,17 +173,21 @@ def with_coverage(
     """
     given = [
         f"{spec}[{_COVERAGE}={coverage:g}]"
-        if hasattr(lookup("defense", base_name(spec), defenses), _COVERAGE) and "[" not in spec
+        if _may_refuse(lookup("defense", base_name(spec), defenses)) and "[" not in spec
         else spec
         for spec in specs
     ]
     if not any(_COVERAGE in spec for spec in given):
-        able = [name for name, recipe in defenses.items() if hasattr(recipe, _COVERAGE)]
+        able = [name for name, recipe in defenses.items() if _may_refuse(recipe)]
         raise ValueError(
             f"coverage is for defenses that can refuse, such as {', '.join(able)}; got only "
             f"{', '.join(given)}"
         )
     return tuple(given)
+
+
+def _may_refuse(recipe: Recipe) -> bool:
+    return _COVERAGE in {field.name for field in fields(recipe)}
 
 
 def listing() -> str:

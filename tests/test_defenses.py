@@ -87,5 +87,5 @@ def test_recipe_text_names_what_weights_depend_on(name: str) -> None:
     assert replace(recipe, epochs=recipe.epochs + 1).training() != recipe.training()
     assert replace(recipe, summary="another").training() == recipe.training()
     for field in recipe.inference_fields:
-        changed = replace(recipe, **{field: 7})
+        changed = replace(recipe, **{field: 0.5 if field == "coverage" else 7})
         assert changed.training() == recipe.training()
