@@ -76,7 +76,8 @@ class Cautious(Brightness):
     can_reject = True
 
     def _decide(self, x: Tensor, rng: Generator) -> Decision:
-        return Decision(self.logits(x), (x.flatten(1).mean(dim=1) - 0.5).abs() < 0.05)
+        distance = (x.flatten(1).mean(dim=1) - 0.5).abs()
+        return Decision(self.logits(x), distance < 0.05, {"boundary": 0.05 / distance})
 
 
 class NotANumber(Brightness):
