@@ -69,7 +69,7 @@ COLUMNS: dict[str, str] = {
     "rejected": "bool",
     "outcome": "str",  # of `Outcome`
     "wrong_vote_share": "float64",  # share of votes that were wrong and accepted
-    "rejection_score": "float64",  # largest of `Decision.scores` of the judged point; above 1 rejects
+    "rejection_score": "float64",  # largest of `Decision.scores`; above 1 rejects, NaN for none
     "distance_l2": "float64",  # between the sample and the judged point; NaN for errors
     "distance_linf": "float64",
     "seed": "int64",

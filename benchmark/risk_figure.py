@@ -6,7 +6,6 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from benchmark import figures, selective
 from benchmark.accuracy import Layout, Row, ball_name
@@ -41,15 +40,11 @@ def draw(scores: Scores, layout: Layout, title: str) -> Figure:
     figure = figures.blank(width, _HEIGHT)
     grid = figure.subplots(1, len(panels), squeeze=False)[0]
     for axes, row in zip(grid, panels, strict=True):
-        _panel(axes, scores, row, whole, looks)
-    names = list(dict.fromkeys(whole["defense"]))
-    marks = [
-        Line2D([], [], color=looks[n].color, linestyle=looks[n].dash, marker=looks[n].marker)
-        for n in names
-    ]
+        _panel(axes, row, whole, looks)
+    lines, names = grid[0].get_legend_handles_labels()
     figure.legend(
-        marks,
-        [f"{name} (marker: deployed)" for name in names],
+        lines,
+        [f"{name} (marker: as deployed)" for name in names],
         loc="outside lower left",
         ncols=3,
         frameon=False,
@@ -60,26 +55,23 @@ def draw(scores: Scores, layout: Layout, title: str) -> Figure:
     return figure
 
 
-def _panel(
-    axes: Axes, scores: Scores, row: Row, whole: pd.DataFrame, looks: Mapping[str, Style]
-) -> None:
+def _panel(axes: Axes, row: Row, whole: pd.DataFrame, looks: Mapping[str, Style]) -> None:
     same = (whole["norm"] == row.norm) & (whole["epsilon"] == row.epsilon)
     here = whole[same & (whole["attack"] == row.attack)]
     for defense, line in here.groupby("defense", sort=False):
         look = looks[str(defense)]
+        deployed = int((line["threshold"] <= selective.DEPLOYED_THRESHOLD).sum()) - 1
         axes.plot(
-            line["coverage"], line["risk"], color=look.color, linestyle=look.dash, linewidth=1.6
+            line["coverage"],
+            line["risk"],
+            color=look.color,
+            linestyle=look.dash,
+            linewidth=1.6,
+            marker=look.marker,
+            markersize=7,
+            markevery=[deployed] if deployed >= 0 else [],
+            label=str(defense),
         )
-        found = selective.answers(scores, row, str(defense))
-        point = selective.at(found, selective.DEPLOYED_THRESHOLD) if found else None
-        if point and point.accepted:
-            axes.plot(
-                100 * point.coverage,
-                100 * point.risk,
-                color=look.color,
-                marker=look.marker,
-                markersize=7,
-            )
     highest = max([_LEAST_HIGHEST_RISK, *here["risk"]])
     axes.set(xlim=(0, 102), ylim=(-0.03 * highest, 1.05 * highest))
     axes.set(xlabel="coverage, %", ylabel="risk, %")

@@ -198,14 +198,17 @@ def curves(scores: Scores, layout: Layout) -> pd.DataFrame:
         if there is not None:
             whole = curve(there)
             whole[["coverage", "risk"]] = (100 * whole[["coverage", "risk"]]).round(4)
-            where = (scores.dataset, defense, row.attack, row.norm, row.epsilon)
-            for place, (name, value) in enumerate(zip(_WHERE, where, strict=True)):
-                whole.insert(place, name, value)
-            found.append(whole)
-    return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
-
-
-_WHERE = ("dataset", "defense", "attack", "norm", "epsilon")
+            found.append(
+                whole.assign(
+                    dataset=scores.dataset,
+                    defense=defense,
+                    attack=row.attack,
+                    norm=row.norm,
+                    epsilon=row.epsilon,
+                )
+            )
+    columns = ["dataset", "defense", "attack", "norm", "epsilon", "threshold", "coverage", "risk"]
+    return pd.concat(found, ignore_index=True)[columns] if found else pd.DataFrame()
 
 
 def risk_sheet(scores: Scores, layout: Layout, title: str) -> Sheet:
