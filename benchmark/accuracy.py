@@ -145,9 +145,11 @@ def rejection_sheet(scores: Scores, layout: Layout, title: str) -> Sheet:
     def entry(row: Row, defense: str) -> Entry:
         score = row.score(scores, defense)
         printed = [_printed(scores, layout, row, defense, metric) for metric in _RATES]
-        marks = tuple(notes.mark(text) for text in _caveats(scores, layout, row, defense, _RATES))
         values = ["/".join(f"{number.value:g}" for number in found) or "–" for found in printed]
-        aside = f"paper {' / '.join(values)}" if any(printed) else ""
+        told = any(printed[1:])
+        aside = f"paper {' / '.join(values)}" if told else ""
+        caveats = _caveats(scores, layout, row, defense, _RATES) if told else []
+        marks = tuple(notes.mark(text) for text in caveats)
         if not score.measured:
             return Entry(score.state, aside=aside, marks=marks)
         counts = (score.correct, score.wrong, score.rejected)

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmark import figures, selective
-from benchmark.accuracy import Layout, Row, ball_name
+from benchmark.accuracy import Layout, Row
 from benchmark.curves import Style, styles
 from benchmark.scores import Scores
 from benchmark.storage import keep
@@ -75,8 +75,7 @@ def _panel(axes: Axes, row: Row, whole: pd.DataFrame, looks: Mapping[str, Style]
     highest = max([_LEAST_HIGHEST_RISK, *here["risk"]])
     axes.set(xlim=(0, 102), ylim=(-0.03 * highest, 1.05 * highest))
     axes.set(xlabel="coverage, %", ylabel="risk, %")
-    where = f"{row.name}, {ball_name(row.norm, row.epsilon)}" if row.norm else row.name
-    axes.set_title(where, loc="left", fontsize="small")
+    axes.set_title(selective.where(row), loc="left", fontsize="small")
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
 

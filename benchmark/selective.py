@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 
 from benchmark import statistics
-from benchmark.accuracy import NORM_NAMES, Layout, Row, ball_name, radius_text, rows
+from benchmark.accuracy import Layout, Row, ball_name, rows
 from benchmark.cells import CLEAN
 from benchmark.published import ALL
 from benchmark.scores import Answers, Scores, split_key
@@ -141,6 +141,14 @@ def shown(scores: Scores, layout: Layout) -> Iterator[Row]:
             yield row
 
 
+def where(row: Row) -> str:
+    """``Clean``, ``All Linf, epsilon = 0.3``, ``ddn, L2, epsilon = 1.5``."""
+    if not row.norm:
+        return row.name
+    ball = ball_name(row.norm, row.epsilon)
+    return f"All {ball}" if row.attack == ALL else f"{row.name}, {ball}"
+
+
 def answers(scores: Scores, row: Row, defense: str) -> Answers | None:
     """What a defense would answer in a row of the table; None where that was not measured."""
     if not row.score(scores, defense).measured:
@@ -216,9 +224,7 @@ def risk_sheet(scores: Scores, layout: Layout, title: str) -> Sheet:
     names = tuple(d for d in scores.rejecting if answers(scores, _CLEAN_ROW, d) is not None)
     lines = []
     for row in shown(scores, layout):
-        ball = f"{NORM_NAMES[row.norm]} {radius_text(row.epsilon)}" if row.norm else ""
-        where = f"{row.name}, {ball_name(row.norm, row.epsilon)}" if row.norm else row.name
-        lines.append(Line(where, brief=f"{row.name}, {ball}" if ball else row.name))
+        lines.append(Line(where(row)))
         found = [answers(scores, row, name) for name in names]
         clean = [answers(scores, _CLEAN_ROW, name) for name in names]
         chosen = [dict(_thresholds(each)) if each else {} for each in clean]
