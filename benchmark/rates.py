@@ -6,8 +6,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmark import curves, figures, statistics
-from benchmark.scores import Score, Scores
+from benchmark import curves, figures, published, statistics
+from benchmark.scores import Score, Scores, split_key
 from benchmark.storage import keep
 
 _LOOKS = {
@@ -68,8 +68,9 @@ def draw(whole: pd.DataFrame, title: str) -> Figure:
     figure = figures.blank(width, _HEIGHT)
     grid = figure.subplots(1, len(defenses), sharey=True, squeeze=False)[0]
     for axes, defense in zip(grid, defenses, strict=True):
-        _panel(axes, whole[whole["defense"] == defense])
-        axes.set_title(defense, loc="left", fontsize="small")
+        own = whole[whole["defense"] == defense]
+        axes.set_title(_heading(own), loc="left", fontsize="small")
+        _panel(axes, own)
         axes.set_xlabel(curves.AXIS[str(whole["norm"].iloc[0])])
     grid[0].set_ylabel("share of the images, %")
     figure.legend(
@@ -78,6 +79,23 @@ def draw(whole: pd.DataFrame, title: str) -> Figure:
     heading = figures.wrapped(title, width - 0.5)
     figure.suptitle(heading, fontsize="medium", x=0.01, ha="left")
     return figure
+
+
+def _heading(own: pd.DataFrame) -> str:
+    """The defense, and its largest error beside that which a paper printed for its own sweep."""
+    first = own.iloc[0]
+    attack, surrogate, _ = split_key(str(first["attack"]))
+    printed = published.lookup(
+        dataset=str(first["dataset"]),
+        defense=split_key(str(first["defense"]))[0],
+        attack=attack,
+        surrogate=surrogate,
+        norm=str(first["norm"]),
+        metric=published.LARGEST_ERROR,
+    )
+    largest = own.loc[own["rate"] == "error", "percent"].max()
+    aside = "".join(f" (paper {number.value:g})" for number in printed)
+    return f"{first['defense']}: error at most {largest:.1f} %{aside}"
 
 
 def _panel(axes: Axes, whole: pd.DataFrame) -> None:

@@ -46,7 +46,10 @@ def test_an_epsilon_without_a_number_is_left_out(tmp_path):
 
 def test_a_figure_has_a_panel_per_defense_and_three_named_lines_in_each(found):
     figure = rates.draw(rates.points(found), "title")
-    assert [axes.get_title(loc="left") for axes in figure.axes] == ["gmvae", "gmvae_semi"]
+    assert [axes.get_title(loc="left") for axes in figure.axes] == [
+        "gmvae: error at most 30.0 % (paper 3.89)",
+        "gmvae_semi: error at most 30.0 %",
+    ]
     for axes in figure.axes:
         assert [line.get_label() for line in axes.lines] == ["accuracy", "error", "rejection"]
     image = Image.open(io.BytesIO(figures.rendered(figure, "png")))
