@@ -173,7 +173,7 @@ def tidy(scores: Scores, layout: Layout) -> pd.DataFrame:
         remarks = [
             score.state if score.n else "",
             _remark(scores, row, defense, score),
-            *_caveats(scores, layout, row, defense),
+            *_caveats(scores, layout, row, defense, _RATES),
         ]
         share = 100 / score.n if score.measured else None
         is_clean = row.attack == CLEAN and bare[defense].measured
