@@ -134,13 +134,19 @@ def draw_samples(samples: Mapping[str, Sequence[Image]], title: str) -> Figure:
     heading = figures.wrapped(title, width)
     lines = heading.count("\n") + 1
     figure = figures.blank(width, _INCHES * (len(samples) + 0.3 * lines))
-    grid = figure.subplots(len(samples), count, squeeze=False)
-    for row, (name, images) in enumerate(samples.items()):
-        grid[row, 0].set_ylabel(name, fontsize="small", rotation=0, ha="right", va="center")
-        for axes, image in zip(grid[row], images, strict=False):
-            _show(axes, image)
+    grid = figure.subplots(len(samples), 1, squeeze=False)[:, 0]
+    for axes, (name, images) in zip(grid, samples.items(), strict=True):
+        axes.set_ylabel(name, fontsize="small", rotation=0, ha="right", va="center")
+        _show(axes, _side_by_side(images[:count]))
     figure.suptitle(heading, fontsize="medium", x=0.01, ha="left")
     return figure
+
+
+def _side_by_side(images: Sequence[Image]) -> Image:
+    """One image of several, white between them."""
+    gap = max(1, images[0].shape[-1] // 14)
+    padded = [np.pad(image, ((0, 0), (0, 0), (0, gap)), constant_values=1) for image in images]
+    return np.concatenate(padded, axis=-1)[..., :-gap]
 
 
 def _show(axes: Axes, image: Image) -> None:
