@@ -215,7 +215,7 @@ def _lines(scores: Scores, layout: Layout, entry: Callable[[Row, str], Entry]) -
     for row in rows(scores, layout):
         if ball != (row.norm, row.epsilon):
             ball = (row.norm, row.epsilon)
-            brief = f"{NORM_NAMES[row.norm]} {radius_text(row.epsilon)}"
+            brief = ball_name(*ball, before_radius=" ")
             lines.append(Line(ball_name(*ball), brief=brief))
         lines.append(Line(row.name, tuple(entry(row, defense) for defense in scores.defenses)))
         if row.attack == CLEAN and scores.rejecting:
@@ -255,10 +255,10 @@ def _share(score: Score | None, printed: list[str]) -> Entry:
     return Entry(f"{score.accuracy:.1f}", wide, brief, aside)
 
 
-def ball_name(norm: str, epsilon: float) -> str:
-    """``Linf, epsilon = 8/255``."""
+def ball_name(norm: str, epsilon: float, *, before_radius: str = ", epsilon = ") -> str:
+    """``Linf, epsilon = 8/255``; the norm alone where the radius is infinite."""
     name = NORM_NAMES[norm]
-    return f"{name}, epsilon = {radius_text(epsilon)}" if math.isfinite(epsilon) else name
+    return f"{name}{before_radius}{radius_text(epsilon)}" if math.isfinite(epsilon) else name
 
 
 def radius_text(epsilon: float) -> str:

@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 
 from benchmark import examples, figures, grids, records
-from benchmark.accuracy import NORM_NAMES, radius_text
+from benchmark.accuracy import ball_name
 from benchmark.cells import CLEAN, Cell
 from benchmark.datasets import Dataset, Source
 from benchmark.grids import Image, Picture
@@ -99,7 +99,7 @@ class Illustration:
                 pictures = _pictures(cell, chosen, dataset, preset)
                 place = len(written) // 2
                 stem = f"{self.stem}-examples{f'-{place + 1}' if place else ''}"
-                limit = f"{NORM_NAMES[cell.norm]} at most {radius_text(epsilon)}"
+                limit = ball_name(cell.norm, epsilon, before_radius=" at most ")
                 title = f"{self.title}\n{cell.title}, {limit}"
                 written += grids.write(pictures, self.folder, stem, title)
         return written

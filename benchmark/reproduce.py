@@ -82,9 +82,8 @@ def prepare(
     counterpart = Counterpart((wanted.paper, wanted.table), labels)
     title = f"{wanted.source}: {wanted.title}, preset {preset.name}"
     if substituted:
-        title += (
-            f"; on {source.name} instead of {wanted.dataset}, with the epsilons of {source.name}"
-        )
+        title += f"; on {source.name} instead of {wanted.dataset}"
+        title += f", with the epsilons of {source.name}" if radii else ""
     if samples is None and preset.name == "paper":
         samples = wanted.samples
     parts = [wanted.name, preset.name]
