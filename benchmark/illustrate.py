@@ -115,6 +115,9 @@ def _pictures(
         for i, sample in enumerate(block.samples)
         if int(sample) in wanted
     }
+    distance = f"distance_{cell.norm}"
+    if distance not in chosen:  # of a norm that measures nothing
+        distance = "distance_l2"
     rows = chosen.to_dict("records")
     pairs = [points[int(row["sample"])] for row in rows]
     said = [
@@ -122,7 +125,7 @@ def _pictures(
             dataset.classes[int(row["label"])],
             dataset.classes[int(row["adversarial_class"])],
             Outcome(row["outcome"]),
-            float(row[f"distance_{cell.norm}"]),
+            float(row[distance]),
         )
         for row in rows
     ]

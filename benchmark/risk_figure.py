@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -40,7 +41,7 @@ def draw(scores: Scores, layout: Layout, title: str) -> Figure:
     figure = figures.blank(width, _HEIGHT)
     grid = figure.subplots(1, len(panels), squeeze=False)[0]
     for axes, row in zip(grid, panels, strict=True):
-        _panel(axes, row, whole, looks)
+        _panel(axes, scores, row, whole, looks)
     lines, names = grid[0].get_legend_handles_labels()
     figure.legend(
         lines,
@@ -55,23 +56,26 @@ def draw(scores: Scores, layout: Layout, title: str) -> Figure:
     return figure
 
 
-def _panel(axes: Axes, row: Row, whole: pd.DataFrame, looks: Mapping[str, Style]) -> None:
+def _panel(
+    axes: Axes, scores: Scores, row: Row, whole: pd.DataFrame, looks: Mapping[str, Style]
+) -> None:
     same = (whole["norm"] == row.norm) & (whole["epsilon"] == row.epsilon)
     here = whole[same & (whole["attack"] == row.attack)]
     for defense, line in here.groupby("defense", sort=False):
         look = looks[str(defense)]
-        deployed = int((line["threshold"] <= selective.DEPLOYED_THRESHOLD).sum()) - 1
+        shape: dict[str, Any] = {"color": look.color, "marker": look.marker, "markersize": 7}
         axes.plot(
             line["coverage"],
             line["risk"],
-            color=look.color,
             linestyle=look.dash,
             linewidth=1.6,
-            marker=look.marker,
-            markersize=7,
-            markevery=[deployed] if deployed >= 0 else [],
+            markevery=[],
             label=str(defense),
+            **shape,
         )
+        point = selective.deployed(row.score(scores, str(defense)))
+        if point.accepted:
+            axes.plot(100 * point.coverage, 100 * point.risk, linestyle="none", **shape)
     highest = max([_LEAST_HIGHEST_RISK, *here["risk"]])
     axes.set(xlim=(0, 102), ylim=(-0.03 * highest, 1.05 * highest))
     axes.set(xlabel="coverage, %", ylabel="risk, %")

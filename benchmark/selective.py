@@ -26,7 +26,7 @@ from benchmark import statistics
 from benchmark.accuracy import Layout, Row, ball_name, rows
 from benchmark.cells import CLEAN
 from benchmark.published import ALL
-from benchmark.scores import Answers, Scores, split_key
+from benchmark.scores import Answers, Score, Scores, split_key
 from benchmark.sheet import Entry, Line, Sheet
 
 COVERAGES = (0.95, 0.98, 0.99, 0.995)
@@ -34,6 +34,7 @@ COVERAGES = (0.95, 0.98, 0.99, 0.995)
 
 DEPLOYED = "deployed"
 DEPLOYED_THRESHOLD = 1.0
+"""Scores are divided by their thresholds."""
 NOTE = (
     "Risk: errors among the accepted, in percent with its 95 % Wilson interval; in parentheses the "
     "share that is accepted. *Deployed* are the thresholds that were attacked; *at 95 %* is the "
@@ -80,6 +81,11 @@ def at(answers: Answers, threshold: float) -> Point:
     """What a threshold accepts."""
     accepted = answers.score <= threshold
     return Point(len(accepted), int(accepted.sum()), int((accepted & answers.wrong).sum()))
+
+
+def deployed(score: Score) -> Point:
+    """What the deployed thresholds accept, as the judge saw it."""
+    return Point(score.n, score.correct + score.wrong, score.wrong)
 
 
 def threshold_for(clean: Answers, coverage: float) -> float:
@@ -170,7 +176,9 @@ def tidy(scores: Scores, layout: Layout) -> pd.DataFrame:
             continue
         attack, surrogate, configuration = split_key(row.attack)
         for wanted, threshold in _thresholds(clean):
-            point = at(there, threshold)
+            is_deployed = wanted == DEPLOYED
+            point = deployed(row.score(scores, defense)) if is_deployed else at(there, threshold)
+            before = deployed(scores.clean(defense)) if is_deployed else at(clean, threshold)
             low, high = point.interval
             found.append(
                 {
@@ -184,7 +192,7 @@ def tidy(scores: Scores, layout: Layout) -> pd.DataFrame:
                     "aurc": 100 * area(there),
                     "at": wanted,
                     "threshold": threshold,
-                    "clean_coverage": 100 * at(clean, threshold).coverage,
+                    "clean_coverage": 100 * before.coverage,
                     "coverage": 100 * point.coverage,
                     "accepted": point.accepted,
                     "errors": point.errors,
@@ -228,12 +236,15 @@ def risk_sheet(scores: Scores, layout: Layout, title: str) -> Sheet:
         found = [answers(scores, row, name) for name in names]
         clean = [answers(scores, _CLEAN_ROW, name) for name in names]
         chosen = [dict(_thresholds(each)) if each else {} for each in clean]
-        for wanted in (DEPLOYED, *map(_percent, COVERAGES)):
-            entries = tuple(
+        points = [deployed(row.score(scores, name)) for name in names]
+        entries = [_entry(p) if each else Entry("—") for p, each in zip(points, found, strict=True)]
+        lines.append(Line(DEPLOYED, tuple(entries)))
+        for wanted in map(_percent, COVERAGES):
+            entries = [
                 _entry(at(each, thresholds[wanted])) if each else Entry("—")
                 for each, thresholds in zip(found, chosen, strict=True)
-            )
-            lines.append(Line(wanted if wanted == DEPLOYED else f"at {wanted}", entries))
+            ]
+            lines.append(Line(f"at {wanted}", tuple(entries)))
         areas = tuple(Entry(f"{100 * area(each):.2f}" if each else "—") for each in found)
         lines.append(Line("AURC", areas))
     return Sheet(title, names, tuple(lines))

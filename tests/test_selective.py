@@ -218,8 +218,8 @@ def test_robust_risk_is_measured_at_the_threshold_of_the_clean_images(tmp_path):
     assert attack.loc["95 %", "clean_coverage"] == 95
     assert attack.loc["95 %", "risk"] == pytest.approx(1000 / 95, abs=1e-4)
     assert attack.loc["99.5 %", "risk"] == 10
-    assert attack.loc["deployed", ["accepted", "errors"]].tolist() == [10, 10]
-    assert attack.loc["deployed", "clean_coverage"] == 1
+    assert attack.loc["deployed", ["accepted", "errors"]].tolist() == [100, 10]
+    assert attack.loc["deployed", "clean_coverage"] == 100
 
 
 def test_risks_are_written_drawn_and_explained(cells, tmp_path):
@@ -264,6 +264,14 @@ def test_a_defense_that_refuses_everything_does_not_look_robust(cells, tmp_path)
     }
     assert pairs["correct answers", "cnn", "wall"] == (2, 0)
     assert pairs["accepted errors", "cnn", "wall"] == (0, 8)
+
+
+def test_deployed_is_what_the_judge_saw_even_where_high_scores_are_accepted(tmp_path):
+    # A defense that reclassifies what it refuses may answer at scores above 1.
+    cells = [write_cell(tmp_path, "gmvae", "clean", "ccccccccww", scores=CLEAN_SCORES)]
+    frame = pd.read_csv(_written(cells, tmp_path)["stem-risk-coverage.csv"]).set_index("at")
+    assert frame.loc["deployed", ["accepted", "errors"]].tolist() == [10, 2]
+    assert frame.loc["deployed", "clean_coverage"] == 100
 
 
 def test_both_tests_are_named_and_corrected_together(cells, tmp_path):
