@@ -22,6 +22,10 @@ NORM_NAMES = {
 }
 """In the order of the tables."""
 
+_RATES = ("accuracy", "error", "rejection")
+_WITHOUT = "accuracy_without_rejection"
+"""Published metrics."""
+
 
 @dataclass(frozen=True)
 class Counterpart:
@@ -136,20 +140,31 @@ def accuracy_sheet(scores: Scores, layout: Layout, title: str) -> Sheet:
 
 def rejection_sheet(scores: Scores, layout: Layout, title: str) -> Sheet:
     """Accuracy, error and rejection rate in percent; they add up to 100."""
+    notes = Footnotes()
 
     def entry(row: Row, defense: str) -> Entry:
         score = row.score(scores, defense)
+        printed = [_printed(scores, layout, row, defense, metric) for metric in _RATES]
+        values = ["/".join(f"{number.value:g}" for number in found) or "–" for found in printed]
+        told = any(printed[1:])
+        aside = f"paper {' / '.join(values)}" if told else ""
+        caveats = _caveats(scores, layout, row, defense, _RATES) if told else []
+        marks = tuple(notes.mark(text) for text in caveats)
         if not score.measured:
-            return Entry(score.state)
+            return Entry(score.state, aside=aside, marks=marks)
         counts = (score.correct, score.wrong, score.rejected)
-        return Entry(" / ".join(f"{100 * count / score.n:.1f}" for count in counts))
+        text = " / ".join(f"{100 * count / score.n:.1f}" for count in counts)
+        return Entry(text, aside=aside, marks=marks)
 
-    return Sheet(title, scores.defenses, _lines(scores, layout, entry))
+    lines = _lines(scores, layout, entry)
+    return Sheet(title, scores.defenses, lines, tuple(notes.texts))
 
 
 def tidy(scores: Scores, layout: Layout) -> pd.DataFrame:
-    """One row per field of the table: percentages, published number, and what to know of both."""
+    """One row per field of the table: percentages, published numbers, and what to know of them."""
     found = []
+    coverage = {defense: _coverage(scores.clean(defense)) for defense in scores.defenses}
+    bare = {defense: scores.without_thresholds(defense) for defense in scores.defenses}
     for row, defense in product(rows(scores, layout), scores.defenses):
         score = row.score(scores, defense)
         printed = _printed(scores, layout, row, defense)
@@ -158,9 +173,17 @@ def tidy(scores: Scores, layout: Layout) -> pd.DataFrame:
         remarks = [
             score.state if score.n else "",
             _remark(scores, row, defense, score),
-            *_caveats(scores, layout, row, defense),
+            *_caveats(scores, layout, row, defense, _RATES),
         ]
         share = 100 / score.n if score.measured else None
+        is_clean = row.attack == CLEAN and bare[defense].measured
+        accepted = coverage[defense]
+        theirs = {
+            f"published_{metric}": " ".join(
+                f"{number.value:g}" for number in _printed(scores, layout, row, defense, metric)
+            )
+            for metric in (*_RATES[1:], _WITHOUT)
+        }
         found.append(
             {
                 "dataset": scores.dataset,
@@ -175,11 +198,14 @@ def tidy(scores: Scores, layout: Layout) -> pd.DataFrame:
                 "high": high,
                 "error": share and share * score.wrong,
                 "rejection": share and share * score.rejected,
+                "clean_coverage": accepted.accuracy if accepted else None,
+                _WITHOUT: bare[defense].accuracy if is_clean else None,
                 "published": " ".join(f"{number.value:g}" for number in printed),
+                **theirs,
                 "note": "; ".join(remark for remark in remarks if remark),
             }
         )
-    shares = ["accuracy", "low", "high", "error", "rejection"]
+    shares = ["accuracy", "low", "high", "error", "rejection", "clean_coverage", _WITHOUT]
     frame = pd.DataFrame(found)
     return frame.assign(**frame[shares].astype(float).round(4))
 
@@ -189,16 +215,50 @@ def _lines(scores: Scores, layout: Layout, entry: Callable[[Row, str], Entry]) -
     for row in rows(scores, layout):
         if ball != (row.norm, row.epsilon):
             ball = (row.norm, row.epsilon)
-            brief = f"{NORM_NAMES[row.norm]} {radius_text(row.epsilon)}"
+            brief = ball_name(*ball, before_radius=" ")
             lines.append(Line(ball_name(*ball), brief=brief))
         lines.append(Line(row.name, tuple(entry(row, defense) for defense in scores.defenses)))
+        if row.attack == CLEAN and scores.rejecting:
+            lines += _refusal_lines(scores, layout)
     return tuple(lines)
 
 
-def ball_name(norm: str, epsilon: float) -> str:
-    """``Linf, epsilon = 8/255``."""
+def _refusal_lines(scores: Scores, layout: Layout) -> Iterator[Line]:
+    """How much of the clean images is answered at all, and how well without refusing."""
+    clean = Row("Clean", CLEAN)
+    found: dict[str, list[Entry]] = {"Clean coverage": [], "Clean, without thresholds": []}
+    for defense in scores.defenses:
+        refused = _printed(scores, layout, clean, defense, "rejection")
+        accepted = [f"{100 - number.value:g}" for number in refused]
+        bare = _printed(scores, layout, clean, defense, _WITHOUT)
+        found["Clean coverage"].append(_share(_coverage(scores.clean(defense)), accepted))
+        found["Clean, without thresholds"].append(
+            _share(scores.without_thresholds(defense), [f"{number.value:g}" for number in bare])
+        )
+    for label, entries in found.items():
+        yield Line(label, tuple(entries))
+
+
+def _coverage(clean: Score) -> Score | None:
+    """The score whose accuracy is the share that is accepted; None without a number."""
+    if not clean.measured:
+        return None
+    return Score(correct=clean.n - clean.rejected, rejected=clean.rejected)
+
+
+def _share(score: Score | None, printed: list[str]) -> Entry:
+    aside = f"paper {', '.join(printed)}" if printed else ""
+    if score is None or not score.measured:
+        return Entry(score.state if score else "—", aside=aside)
+    low, high = score.interval
+    wide, brief = f"[{low:.1f}, {high:.1f}]", f"{low:.0f}–{high:.0f}"
+    return Entry(f"{score.accuracy:.1f}", wide, brief, aside)
+
+
+def ball_name(norm: str, epsilon: float, *, before_radius: str = ", epsilon = ") -> str:
+    """``Linf, epsilon = 8/255``; the norm alone where the radius is infinite."""
     name = NORM_NAMES[norm]
-    return f"{name}, epsilon = {radius_text(epsilon)}" if math.isfinite(epsilon) else name
+    return f"{name}{before_radius}{radius_text(epsilon)}" if math.isfinite(epsilon) else name
 
 
 def radius_text(epsilon: float) -> str:
@@ -211,7 +271,7 @@ def radius_text(epsilon: float) -> str:
 
 
 def _printed(
-    scores: Scores, layout: Layout, row: Row, defense: str
+    scores: Scores, layout: Layout, row: Row, defense: str, metric: str = "accuracy"
 ) -> tuple[published.Published, ...]:
     label, surrogate, _ = split_key(row.attack)
     return published.lookup(
@@ -221,6 +281,7 @@ def _printed(
         surrogate=surrogate,
         norm=row.norm,
         epsilon=row.epsilon,
+        metric=metric,
         preferred=layout.counterpart.table,
     )
 
@@ -235,9 +296,17 @@ def _remark(scores: Scores, row: Row, defense: str, score: Score) -> str:
     return f"without {', '.join(left_out)}: not applicable" if left_out else ""
 
 
-def _caveats(scores: Scores, layout: Layout, row: Row, defense: str) -> list[str]:
-    """What a reader must know about the published number."""
-    printed = _printed(scores, layout, row, defense)
+def _caveats(
+    scores: Scores,
+    layout: Layout,
+    row: Row,
+    defense: str,
+    metrics: tuple[str, ...] = ("accuracy",),
+) -> list[str]:
+    """What a reader must know about the published numbers."""
+    printed = tuple(
+        number for metric in metrics for number in _printed(scores, layout, row, defense, metric)
+    )
     found = [f"{number.source}: {number.caveat}" for number in printed if number.caveat]
     conditions = {
         name: value
@@ -248,6 +317,7 @@ def _caveats(scores: Scores, layout: Layout, row: Row, defense: str) -> list[str
     if conditions:
         stated = ", ".join(f"{name} = {value:g}" for name, value in conditions.items())
         found.append(f"published with {stated}")
+    found = list(dict.fromkeys(found))
     if printed and row.attack == published.ALL:
         theirs = published.attacks_under_all(scores.dataset, row.norm, split_key(defense)[0])
         ours = [split_key(attack)[:2] for attack in scores.attacks[row.norm]]

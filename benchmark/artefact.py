@@ -4,7 +4,7 @@
     source = "E-ABS (Ju & Wagner 2020), Table 8"
     paper = "e-abs"                              # where its numbers stand in published/results.csv
     table = "8"
-    kind = "table"                               # or "curve", or "grid" for images
+    kind = "table"                               # or another `Kind`
     dataset = "svhn"
     defenses = ["eabs"]
     row_by = "steps"                             # only where rows are values of an attack's field
@@ -19,6 +19,7 @@ A field in brackets is the paper's budget, except ``row_by``, which is the row i
 the rest, and the published number then carries the fields it was measured with as a footnote.
 """
 
+import math
 import re
 import tomllib
 from collections.abc import Mapping
@@ -35,11 +36,20 @@ FOLDER = Path(__file__).parent / "artefacts"
 
 
 class Kind(StrEnum):
-    """What is drawn from the records."""
+    """What is drawn besides the table.
+
+    CURVE: worst-case accuracy against epsilon. RATES: accuracy, error and rejection against
+    epsilon, per attack. GRID: images, adversarial examples, their difference. RECONSTRUCTIONS:
+    adversarial examples above what the defense makes of them, with its scores and verdict. SAMPLES:
+    images that the defenses generate.
+    """
 
     TABLE = "table"
     CURVE = "curve"
+    RATES = "rates"
     GRID = "grid"
+    RECONSTRUCTIONS = "reconstructions"
+    SAMPLES = "samples"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +65,8 @@ class Artefact:
         kind: how it is shown.
         dataset: registered name.
         defenses: registered names, in the order of the columns.
-        attacks: specifications in the order of the rows, with the paper's own fields in brackets.
+        attacks: specifications in the order of the rows, with the paper's own fields in brackets;
+            none for what is measured on clean images alone.
         samples: test images at preset ``paper``.
         epsilons: radii, ascending, per norm.
         row_by: the attack field whose values are the rows; empty where rows are attacks.
@@ -81,12 +92,13 @@ class Artefact:
         return {self._own_budgets(spec): spec for spec in self.attacks}
 
     def _own_budgets(self, spec: str) -> str:
-        name, parameters = specification(spec)
+        label, at, surrogate = spec.partition("@")
+        name, parameters = specification(label)
         if self.row_by not in parameters:
-            return name
+            return name + at + surrogate
         value = parameters[self.row_by]
         text = f"{value:g}" if isinstance(value, float) else value
-        return f"{name}[{self.row_by}={text}]"
+        return f"{name}[{self.row_by}={text}]{at}{surrogate}"
 
 
 def names() -> tuple[str, ...]:
@@ -157,6 +169,8 @@ def parse(name: str, text: str) -> Artefact:
 
 
 def _radius(text: str) -> float:
+    if text == "inf":
+        return math.inf
     if not re.fullmatch(r"\d+(\.\d+)?(/\d+)?", text):
-        raise ValueError(f"epsilon must be like 0.3 or 8/255, got {text!r}; correct the file")
+        raise ValueError(f"epsilon must be like 0.3, 8/255 or inf, got {text!r}; correct the file")
     return float(Fraction(text))

@@ -21,7 +21,7 @@ FEWEST_RADII = 2
 _OKABE_ITO = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#D55E00", "#0072B2", "#CC79A7")
 _DASHES = ("-", (0, (5, 2)), (0, (1, 1)), (0, (4, 2, 1, 2)))
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-_AXIS = {
+AXIS = {
     "linf": "Linf perturbation size, pixels in [0, 1]",
     "l2": "L2 perturbation size, pixels in [0, 1]",
     "l1": "L1 perturbation size, pixels in [0, 1]",
@@ -64,11 +64,11 @@ def points(scores: Scores, *, per_attack: bool = False) -> pd.DataFrame:
     """
     found = []
     for norm, attacks in scores.attacks.items():
-        if norm not in _AXIS or len(scores.radii(norm)) < FEWEST_RADII:
+        if norm not in AXIS or len(scores.radii(norm)) < FEWEST_RADII:
             continue
         for attack in (ALL, *attacks) if per_attack else (ALL,):
             for defense in scores.defenses:
-                for epsilon, score in _curve(scores, defense, attack, norm):
+                for epsilon, score in swept(scores, defense, attack, norm):
                     accuracy, (low, high) = (
                         (score.accuracy, score.interval)
                         if score.measured
@@ -111,7 +111,7 @@ def draw(curves: pd.DataFrame, norm: str, title: str, looks: Mapping[str, Style]
         last = int(np.flatnonzero(np.isfinite(accuracy))[-1])
         ends.append((str(defense), float(epsilon[last]), float(accuracy[last])))
     _name_lines(axes, ends, looks)
-    axes.set(xlabel=_AXIS[norm], ylabel="accuracy, %", ylim=(-3, 103))
+    axes.set(xlabel=AXIS[norm], ylabel="accuracy, %", ylim=(-3, 103))
     axes.set_xlim(left=0, right=float(curves["epsilon"].max()) * 1.02)
     axes.set_title(figures.wrapped(title, _WIDTH - 1), loc="left", fontsize="medium")
     axes.grid(alpha=0.25)
@@ -176,7 +176,7 @@ def write(scores: Scores, folder: Path, stem: str, title: str) -> list[Path]:
     return written
 
 
-def _curve(scores: Scores, defense: str, attack: str, norm: str) -> list[tuple[float, Score]]:
+def swept(scores: Scores, defense: str, attack: str, norm: str) -> list[tuple[float, Score]]:
     """(epsilon, score) from the clean accuracy on; empty where the attack never ran."""
     radii = scores.radii(norm)
     attacked = [

@@ -1,12 +1,15 @@
-"""Image grids: clean images, adversarial examples, their difference (E-ABS, Figures 4 and 5)."""
+"""Image grids: clean images, adversarial examples, and their difference (E-ABS, Figures 4 and 5) or
+the defense's reconstruction (GMVAE, Figure 4); and images that a defense generates (Figure 2).
+"""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -14,7 +17,9 @@ from benchmark import figures
 from benchmark.records import Outcome
 
 COLUMNS = 10
-_ROWS = ("clean", "adversarial", "difference")
+_ROWS = ("clean", "adversarial")
+_DIFFERENCE = "difference"
+_RECONSTRUCTION = "reconstruction"
 _INCHES = 0.95
 _LEAST_WIDTH = 5.0
 
@@ -29,11 +34,27 @@ class Picture:
         clean: (C, H, W) in [0, 1].
         adversarial: of the same shape.
         caption: below the column.
+        reconstruction: what the defense makes of the adversarial image, shown in place of the
+            difference; None where it makes nothing.
     """
 
     clean: Image
     adversarial: Image
     caption: str
+    reconstruction: Image | None = None
+
+    @property
+    def rows(self) -> dict[str, Image]:
+        """What the column shows, from top to bottom, with its names; in [0, 1]."""
+        if self.reconstruction is not None:
+            return {**self._images, _RECONSTRUCTION: self.reconstruction}
+        change = self.adversarial - self.clean
+        largest = float(np.abs(change).max()) or 1.0
+        return {**self._images, _DIFFERENCE: 0.5 + change / (2 * largest)}
+
+    @property
+    def _images(self) -> dict[str, Image]:
+        return dict(zip(_ROWS, (self.clean, self.adversarial), strict=True))
 
 
 def choose(frame: pd.DataFrame, count: int = COLUMNS) -> pd.DataFrame:
@@ -64,8 +85,19 @@ def caption(label: str, predicted: str, outcome: str, distance: float) -> str:
     return f"{label} → {predicted}\n{distance:.2f}{held}"
 
 
+def verdict(
+    label: str, predicted: str, outcome: str, distance: float, scores: Mapping[str, float]
+) -> str:
+    """`caption` with the outcome always named, and each score in units of its threshold."""
+    said = {Outcome.WRONG: "wrong, accepted"}.get(Outcome(outcome), outcome)
+    lines = [f"{label} → {predicted}", f"moved {distance:.2f}"]
+    lines += [f"{name} {score:.2g} τ" for name, score in scores.items()]
+    return "\n".join([*lines, said])
+
+
 def draw(pictures: Sequence[Picture], title: str) -> Figure:
-    """Three rows: clean, adversarial, and their difference around mid-grey, at full contrast.
+    """Three rows: clean, adversarial, and the reconstruction or, around mid-grey and at full
+    contrast, the difference.
 
     Raises:
         ValueError: no picture.
@@ -75,22 +107,52 @@ def draw(pictures: Sequence[Picture], title: str) -> Figure:
     width = max(_LEAST_WIDTH, _INCHES * (len(pictures) + 0.6))
     heading = figures.wrapped(title, width)
     lines = heading.count("\n") + 1
-    figure = figures.blank(width, _INCHES * (3.6 + 0.2 * lines))
-    grid = figure.subplots(len(_ROWS), len(pictures), squeeze=False)
+    below = max(picture.caption.count("\n") for picture in pictures)
+    figure = figures.blank(width, _INCHES * (3.4 + 0.2 * lines + 0.15 * below))
+    grid = figure.subplots(len(pictures[0].rows), len(pictures), squeeze=False)
     for column, picture in enumerate(pictures):
-        change = picture.adversarial - picture.clean
-        largest = float(np.abs(change).max()) or 1.0
-        shown = (picture.clean, picture.adversarial, 0.5 + change / (2 * largest))
-        for row, image in enumerate(shown):
-            axes = grid[row, column]
-            axes.imshow(_for_display(image), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-            axes.set(xticks=[], yticks=[])
-            axes.spines[:].set_visible(False)
+        for row, (name, image) in enumerate(picture.rows.items()):
+            _show(grid[row, column], image)
             if column == 0:
-                axes.set_ylabel(_ROWS[row], fontsize="small")
-        grid[-1, column].set_xlabel(picture.caption, fontsize="small")
+                grid[row, column].set_ylabel(name, fontsize="small")
+        size = "small" if picture.reconstruction is None else "x-small"
+        grid[-1, column].set_xlabel(picture.caption, fontsize=size)
     figure.suptitle(heading, fontsize="medium", x=0.01, ha="left")
     return figure
+
+
+def draw_samples(samples: Mapping[str, Sequence[Image]], title: str) -> Figure:
+    """A row of generated images per class, named on the left.
+
+    Raises:
+        ValueError: no class, or one without images.
+    """
+    count = min(map(len, samples.values()), default=0)
+    if not count:
+        raise ValueError("samples must hold an image per class, got none; generate some first")
+    width = max(_LEAST_WIDTH, _INCHES * (count + 1))
+    heading = figures.wrapped(title, width)
+    lines = heading.count("\n") + 1
+    figure = figures.blank(width, _INCHES * (len(samples) + 0.3 * lines))
+    grid = figure.subplots(len(samples), 1, squeeze=False)[:, 0]
+    for axes, (name, images) in zip(grid, samples.items(), strict=True):
+        axes.set_ylabel(name, fontsize="small", rotation=0, ha="right", va="center")
+        _show(axes, _side_by_side(images[:count]))
+    figure.suptitle(heading, fontsize="medium", x=0.01, ha="left")
+    return figure
+
+
+def _side_by_side(images: Sequence[Image]) -> Image:
+    """One image of several, white between them."""
+    gap = max(1, images[0].shape[-1] // 14)
+    padded = [np.pad(image, ((0, 0), (0, 0), (0, gap)), constant_values=1) for image in images]
+    return np.concatenate(padded, axis=-1)[..., :-gap]
+
+
+def _show(axes: Axes, image: Image) -> None:
+    axes.imshow(_for_display(image), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
 
 
 def write(pictures: Sequence[Picture], folder: Path, stem: str, title: str) -> list[Path]:

@@ -21,7 +21,7 @@ from torch import Generator, Tensor
 
 from attacks.threat import Norm
 from benchmark.records import Outcome
-from defenses.base import Defense
+from defenses.base import Decision, Defense
 from defenses.randomness import child
 
 RELATIVE_TOLERANCE = 1e-4
@@ -46,12 +46,14 @@ class Verdict:
         classes: (n,) the class most often given among the votes for that outcome; -1 for none.
         rejected: (n,) the outcome is REJECTED.
         wrong_share: (n,) share of votes that were wrong and accepted; NaN for none.
+        score: (n,) largest of `Decision.scores`, the median over votes; NaN where there are none.
     """
 
     outcome: Outcomes
     classes: Ints
     rejected: Bools
     wrong_share: Floats
+    score: Floats
 
     def take(self, rows: Any) -> "Verdict":
         """Some of the points, copied."""
@@ -60,6 +62,7 @@ class Verdict:
             self.classes[rows].copy(),
             self.rejected[rows].copy(),
             self.wrong_share[rows].copy(),
+            self.score[rows].copy(),
         )
 
     def copy(self) -> "Verdict":
@@ -72,6 +75,7 @@ class Verdict:
         self.classes[rows] = other.classes
         self.rejected[rows] = other.rejected
         self.wrong_share[rows] = other.wrong_share
+        self.score[rows] = other.score
 
     def found(self, outcome: Outcome) -> Bools:
         """(n,) this is the outcome."""
@@ -100,6 +104,7 @@ def nobody(count: int, outcome: Outcome) -> Verdict:
         np.full(count, NOBODY, dtype=np.int64),
         np.zeros(count, dtype=bool),
         np.full(count, np.nan),
+        np.full(count, np.nan),
     )
 
 
@@ -124,11 +129,13 @@ def ask(defense: Defense, x: Tensor, y: Tensor, rng: Generator, votes: int) -> V
         for outcome in (Outcome.CORRECT, Outcome.WRONG, Outcome.REJECTED)
     }
     failed = np.zeros(len(labels), dtype=bool)
+    scores = np.full((count, len(labels)), np.nan)
     for vote in range(count):
         decision = defense.decide(x, child(rng, "vote", vote))
         failed |= decision.logits.isnan().any(dim=1).cpu().numpy()
         classes = decision.classes.cpu().numpy()
         rejected = decision.rejected.cpu().numpy()
+        scores[vote] = largest_score(decision)
         right = classes == labels
         ballots[Outcome.CORRECT][rows, classes] += right & ~rejected
         ballots[Outcome.WRONG][rows, classes] += ~right & ~rejected
@@ -142,9 +149,22 @@ def ask(defense: Defense, x: Tensor, y: Tensor, rng: Generator, votes: int) -> V
         np.array([ballots[which][row].argmax() for row, which in enumerate(outcome)]),
         outcome == Outcome.REJECTED,
         totals[Outcome.WRONG] / count,
+        np.median(scores, axis=0),
     )
     verdict.put(failed, nobody(int(failed.sum()), Outcome.ERROR))
     return verdict
+
+
+def largest_score(decision: Decision) -> Floats:
+    """(n,) how far from being refused: above 1 is; NaN where the defense keeps no scores.
+
+    A score that is not a number refuses, whatever the threshold: infinity.
+    """
+    if not decision.scores:
+        return np.full(len(decision.logits), np.nan)
+    worst = torch.stack(list(decision.scores.values())).double().amax(dim=0)
+    found: Floats = worst.nan_to_num(nan=np.inf, posinf=np.inf).cpu().numpy()
+    return found
 
 
 def judge(

@@ -26,15 +26,20 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from benchmark.cells import Cell
 from benchmark.storage import keep
 
 DISTANCE_DECIMALS = 5
 """Distances are rounded: below this, float32 sums depend on how many images share a batch."""
+
+SCORE_DIGITS = 5
+"""Significant digits of rejection scores, which span orders of magnitude; for the same reason."""
 
 _KEY = b"benchmark"
 
@@ -64,12 +69,16 @@ COLUMNS: dict[str, str] = {
     "rejected": "bool",
     "outcome": "str",  # of `Outcome`
     "wrong_vote_share": "float64",  # share of votes that were wrong and accepted
+    "rejection_score": "float64",  # largest of `Decision.scores`; above 1 rejects, NaN for none
     "distance_l2": "float64",  # between the sample and the judged point; NaN for errors
     "distance_linf": "float64",
     "seed": "int64",
     "cell": "str",
 }
 """Column -> pandas dtype, in the order of the files."""
+
+_LATER = ("rejection_score",)
+"""Columns that older files lack; they read as NaN."""
 
 
 def record_path(results: Path, cell: Cell) -> Path:
@@ -128,7 +137,7 @@ def load(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     try:
         table = pq.read_table(data, page_checksum_verification=True, use_threads=False)
         metadata: dict[str, Any] = json.loads((table.schema.metadata or {})[_KEY])
-        frame = table.to_pandas()[list(COLUMNS)].astype(COLUMNS)
+        frame = _complete(table.to_pandas())[list(COLUMNS)].astype(COLUMNS)
         cell = cell_of(metadata)
         intact = (frame["cell"] == cell.id).all() and cell.id in (path.stem, path.parent.name)
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
@@ -154,6 +163,21 @@ def describe(cell: Cell) -> dict[str, Any]:
 def no_rows() -> pd.DataFrame:
     """What a cell that does not apply holds."""
     return pd.DataFrame({column: [] for column in COLUMNS}).astype(COLUMNS)
+
+
+def rounded(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Rejection scores to `SCORE_DIGITS` significant digits; 0, infinity and NaN stay."""
+    plain = np.isfinite(scores) & (scores != 0)
+    size = np.floor(np.log10(np.abs(scores), where=plain, out=np.zeros_like(scores)))
+    unit = 10.0 ** (size - SCORE_DIGITS + 1)
+    near = np.round(np.divide(scores, unit, where=plain, out=np.zeros_like(scores))) * unit
+    return np.where(plain, near, scores)
+
+
+def _complete(frame: pd.DataFrame) -> pd.DataFrame:
+    """A frame from before `_LATER` with these columns empty; any other frame as it is."""
+    older = [column for column in COLUMNS if column not in _LATER]
+    return frame.assign(**dict.fromkeys(_LATER, np.nan)) if list(frame) == older else frame
 
 
 def _damaged(path: Path) -> OSError:

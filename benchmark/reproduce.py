@@ -13,17 +13,18 @@ from typing import Annotated
 import typer
 
 from attacks.threat import Norm
-from benchmark import artefact, catalog, examples, grids, records, tables
-from benchmark.accuracy import NORM_NAMES, Counterpart, radius_text
+from benchmark import artefact, catalog, rates, scores, tables
+from benchmark.accuracy import Counterpart
 from benchmark.artefact import Artefact, Kind
-from benchmark.cells import CLEAN
 from benchmark.command import command
 from benchmark.datasets import DATASETS, Source
+from benchmark.illustrate import Illustration
 from benchmark.presets import PRESETS, Preset
 from benchmark.progress import Progress
-from benchmark.records import Outcome
 from benchmark.run import require_success
 from benchmark.runner import Plan, sweep
+
+_SWEPT = (Kind.CURVE, Kind.RATES)
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,8 @@ class Reproduction:
 
     @property
     def table_epsilons(self) -> dict[str, tuple[float, ...]]:
-        """Radii in the table: all, but of a curve those that `accuracy.choose_radii` chooses."""
-        if self.artefact.kind is Kind.CURVE:
+        """Radii in the table: all, but of a sweep those that `accuracy.choose_radii` chooses."""
+        if self.artefact.kind in _SWEPT:
             return {}
         return {str(norm): tuple(radii) for norm, radii in self.plan.epsilons.items()}
 
@@ -81,9 +82,8 @@ def prepare(
     counterpart = Counterpart((wanted.paper, wanted.table), labels)
     title = f"{wanted.source}: {wanted.title}, preset {preset.name}"
     if substituted:
-        title += (
-            f"; on {source.name} instead of {wanted.dataset}, with the epsilons of {source.name}"
-        )
+        title += f"; on {source.name} instead of {wanted.dataset}"
+        title += f", with the epsilons of {source.name}" if radii else ""
     if samples is None and preset.name == "paper":
         samples = wanted.samples
     parts = [wanted.name, preset.name]
@@ -105,9 +105,10 @@ def report(made: Reproduction, paths: Sequence[Path], source: Source, folder: Pa
     """Write an artefact's files from the records of its plan.
 
     Raises:
-        ValueError, OSError: as `tables.write`; adversarial examples of a grid are missing.
+        ValueError, OSError: as `tables.write`; adversarial examples of a grid are missing, or a
+            defense cannot show what the artefact shows.
     """
-    pictures = _grid(made, paths, source, folder) if made.artefact.kind is Kind.GRID else []
+    pictures = _pictures(made, paths, source, folder)
     written = tables.write(
         paths,
         folder,
@@ -178,43 +179,26 @@ def listing() -> str:
 
 def _radii(wanted: Artefact, source: Source) -> dict[str, tuple[float, ...]]:
     """The substitute's own epsilons, for the artefact's norms."""
-    own = source.curve if wanted.kind is Kind.CURVE else source.epsilons
+    own = source.curve if wanted.kind in _SWEPT else source.epsilons
     return {norm: tuple(own[Norm(norm)]) for norm in wanted.epsilons}
 
 
-def _grid(made: Reproduction, paths: Sequence[Path], source: Source, folder: Path) -> list[Path]:
-    """Clean images above their adversarial examples, of the first attack and its last epsilon."""
-    attacked = [path for path in paths if records.provenance(path)["attack"] != CLEAN]
-    frame, metadata = records.load(attacked[0])
-    if metadata["error"]:
-        return []
-    cell = records.cell_of(metadata)
-    epsilon = cell.epsilons[-1]
-    dataset = source.load()
-    chosen = grids.choose(frame[frame["epsilon"] == epsilon])
-    if chosen.empty:
-        return []
-    wanted = set(chosen["sample"])
-    points = {
-        int(sample): (block.images[i], block.points[-1, i])
-        for block in examples.blocks(cell, dataset.test.images)
-        for i, sample in enumerate(block.samples)
-        if int(sample) in wanted
-    }
-    pictures = [
-        grids.Picture(
-            *points[int(row["sample"])],
-            grids.caption(
-                dataset.classes[int(row["label"])],
-                dataset.classes[int(row["adversarial_class"])],
-                Outcome(row["outcome"]),
-                float(row[f"distance_{cell.norm}"]),
-            ),
-        )
-        for row in chosen.to_dict("records")
-    ]
-    title = f"{made.title}\n{cell.title}, {NORM_NAMES[cell.norm]} at most {radius_text(epsilon)}"
-    return grids.write(pictures, folder, f"{made.stem}-examples", title)
+def _pictures(
+    made: Reproduction, paths: Sequence[Path], source: Source, folder: Path
+) -> list[Path]:
+    """What the artefact's kind shows besides the table."""
+    show = Illustration(source, made.plan.preset, folder, made.stem, made.title)
+    match made.artefact.kind:
+        case Kind.GRID:
+            return show.attacked(paths)
+        case Kind.RECONSTRUCTIONS:
+            return show.reconstructed(paths)
+        case Kind.SAMPLES:
+            return show.generated(made.plan.defenses)
+        case Kind.RATES:
+            return rates.write(scores.read(paths), folder, made.stem, made.title)
+        case Kind.TABLE | Kind.CURVE:
+            return []
 
 
 main = command(run)

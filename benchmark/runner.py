@@ -268,6 +268,7 @@ class _Bench:
             frame["clean_class"].to_numpy(),
             frame["clean_rejected"].to_numpy(),
             frame["wrong_vote_share"].to_numpy(),
+            frame["rejection_score"].to_numpy(),
         )
 
     def _merge(self, cell: Cell) -> None:

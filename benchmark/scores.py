@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from benchmark import records, statistics
 from benchmark.cells import CLEAN
@@ -30,7 +32,8 @@ INVALID and ERROR are above WRONG: one unresolved sample must show, whatever els
 """
 
 _MUST_AGREE = ("dataset", "dataset_digest", "seed", "votes", "samples")
-_COLUMNS = ["defense", "attack", "norm", "epsilon", "sample", "severity"]
+_KEYS = ["defense", "attack", "norm", "epsilon", "sample"]
+_COLUMNS = [*_KEYS, "severity", "right", "score"]
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,19 @@ class Score:
         return "—" if self.applicable else "n/a"
 
 
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """What a defense that may refuse would answer without thresholds.
+
+    Args:
+        score: (n,) a sample is accepted at thresholds from its score on.
+        wrong: (n,) its class is not the label.
+    """
+
+    score: NDArray[np.float64]
+    wrong: NDArray[np.bool_]
+
+
 @dataclass(frozen=True)
 class Scores:
     """All that a table needs from one group of records.
@@ -91,7 +107,8 @@ class Scores:
         defenses: column keys, in order of appearance.
         attacks: per norm, row keys in order of appearance.
         outcomes: one row per defense, attack, norm, epsilon and sample; the clean rows have the
-            attack ``clean``, an empty norm and epsilon 0.
+            attack ``clean``, an empty norm and epsilon 0; ``right`` is whether the class is the
+            label, rejected or not, ``score`` the rejection score.
         not_applicable: (defense, attack) -> reason.
         metadata: of every record file, in order, with the row and column keys added as
             ``defense_key`` and ``attack_key``.
@@ -114,9 +131,13 @@ class Scores:
         return len(self.metadata[0]["samples"])
 
     @property
-    def rejecting(self) -> bool:
-        """Some defense rejected some sample."""
-        return bool((self.outcomes["severity"] == SEVERITY[Outcome.REJECTED]).any())
+    def rejecting(self) -> tuple[str, ...]:
+        """The defenses that can reject: those that keep rejection scores, or rejected a sample."""
+        able = (self.outcomes["severity"] == SEVERITY[Outcome.REJECTED]) | (
+            self.outcomes["score"].notna()
+        )
+        found = set(self.outcomes.loc[able, "defense"])
+        return tuple(defense for defense in self.defenses if defense in found)
 
     def radii(self, norm: str) -> tuple[float, ...]:
         """Epsilons in the records, ascending."""
@@ -126,6 +147,15 @@ class Scores:
     def clean(self, defense: str) -> Score:
         """Accuracy without an attack."""
         return self.score(defense, CLEAN, "", 0.0)
+
+    def without_thresholds(self, defense: str) -> Score:
+        """Accuracy without an attack had nothing been rejected."""
+        score = self.clean(defense)
+        if not score.measured:
+            return score
+        rows = self._rows(defense, "", 0.0)
+        right = int(rows.loc[rows["attack"] == CLEAN, "right"].sum())
+        return Score(correct=right, wrong=score.n - right)
 
     def score(self, defense: str, attack: str, norm: str, epsilon: float) -> Score:
         """One attack's cell."""
@@ -149,14 +179,35 @@ class Scores:
             return Score(reason=f"{', '.join(missing)} not run")
         return _count(self._worst_severity(rows))
 
-    def correct_under_all(self, norm: str, epsilon: float) -> "dict[str, pd.Series[bool]]":
-        """Per defense whose worst case is measured, which samples stay correct."""
+    def under_all(
+        self, norm: str, epsilon: float, outcomes: Sequence[Outcome]
+    ) -> "dict[str, pd.Series[bool]]":
+        """Per defense whose worst case is measured, for which samples it is one of these."""
+        wanted = [SEVERITY[outcome] for outcome in outcomes]
         return {
-            defense: self._worst_severity(self._rows(defense, norm, epsilon))
-            == SEVERITY[Outcome.CORRECT]
+            defense: self._worst_severity(self._rows(defense, norm, epsilon)).isin(wanted)
             for defense in self.defenses
             if self.worst(defense, norm, epsilon).measured
         }
+
+    def answers(
+        self, defense: str, attacks: Sequence[str], norm: str, epsilon: float
+    ) -> Answers | None:
+        """The worst case over some attacks at every threshold; None where scores are missing.
+
+        A sample is answered wrongly from the threshold on at which the first of its wrong answers
+        is accepted; a sample that no attack makes wrong is answered from the threshold on at which
+        the last of its points is accepted.
+        """
+        rows = self._rows(defense, norm, epsilon)
+        rows = rows[rows["attack"].isin(list(attacks))]
+        if rows.empty or rows["score"].isna().any():
+            return None
+        wrong = rows[~rows["right"]].groupby("sample")["score"].min()
+        right = rows.groupby("sample")["score"].max()
+        is_wrong = right.index.isin(wrong.index)
+        score = right.where(~is_wrong, wrong.reindex(right.index))
+        return Answers(score.to_numpy(dtype=np.float64), np.asarray(is_wrong, dtype=bool))
 
     def _rows(self, defense: str, norm: str, epsilon: float) -> pd.DataFrame:
         frame = self.outcomes
@@ -193,7 +244,12 @@ def read(paths: Iterable[Path]) -> Scores:
         else:
             frames.append(_severities(frame, metadata).assign(defense=defense, attack=attack))
     outcomes = pd.concat(frames or [pd.DataFrame(columns=_COLUMNS)])[_COLUMNS]
-    outcomes = outcomes.groupby(_COLUMNS[:-1], sort=False, as_index=False).max()
+    outcomes = (
+        outcomes.reset_index(drop=True)
+        .sort_values("severity", ascending=False, kind="stable")
+        .drop_duplicates(_KEYS)
+        .sort_index()
+    )
     norms = _unique(str(m["norm"]) for m in described if m["norm"])
     return Scores(
         defenses=_unique(m["defense_key"] for m in described),
@@ -214,7 +270,7 @@ def split_key(key: str) -> tuple[str, str, str]:
 
 
 def _severities(frame: pd.DataFrame, metadata: dict[str, Any]) -> pd.DataFrame:
-    """Norm, epsilon, sample and severity of one file; a crash without rows failed everywhere."""
+    """What `Scores.outcomes` needs of one file; a crash without rows failed everywhere."""
     if frame.empty and metadata["error"]:
         frame = pd.DataFrame(
             [
@@ -222,7 +278,7 @@ def _severities(frame: pd.DataFrame, metadata: dict[str, Any]) -> pd.DataFrame:
                 for epsilon in metadata["epsilons"]
                 for sample in metadata["samples"]
             ]
-        ).assign(outcome=str(Outcome.ERROR))
+        ).assign(outcome=str(Outcome.ERROR), label=0, adversarial_class=-1, rejection_score=np.nan)
     severity = frame["outcome"].map({str(k): v for k, v in SEVERITY.items()})
     if severity.isna().any():
         unknown = sorted(set(frame.loc[severity.isna(), "outcome"]))
@@ -230,7 +286,11 @@ def _severities(frame: pd.DataFrame, metadata: dict[str, Any]) -> pd.DataFrame:
             f"outcome must be one of {', '.join(SEVERITY)}, got {', '.join(unknown)}; "
             "delete the record file and run again"
         )
-    return frame[["norm", "epsilon", "sample"]].assign(severity=severity.astype("int64"))
+    return frame[["norm", "epsilon", "sample"]].assign(
+        severity=severity.astype("int64"),
+        right=frame["adversarial_class"] == frame["label"],
+        score=frame["rejection_score"],
+    )
 
 
 def _label(metadata: dict[str, Any]) -> str:

@@ -1,16 +1,30 @@
-"""Which differences between defenses are real: McNemar's test on the worst case of each norm."""
+"""Which differences between defenses are real: McNemar's test on the worst case of each norm.
+
+A defense that may refuse is compared twice: by its correct answers, where refusing counts against
+it, and by its accepted errors, where it does not.
+"""
 
 from dataclasses import dataclass
+from itertools import islice
 
 import pandas as pd
 
 from benchmark import statistics
-from benchmark.accuracy import NORM_NAMES, Layout, ball_name, radius_text
+from benchmark.accuracy import Layout, ball_name
+from benchmark.records import Outcome
 from benchmark.scores import Scores
 from benchmark.sheet import Entry, Line, Sheet
 from benchmark.statistics import ALPHA, Comparison
 
 MARK = " *"
+
+CORRECT_ANSWERS = "correct answers"
+ACCEPTED_ERRORS = "accepted errors"
+GOOD = {
+    CORRECT_ANSWERS: (Outcome.CORRECT,),
+    ACCEPTED_ERRORS: (Outcome.CORRECT, Outcome.REJECTED),
+}
+"""What is compared -> the outcomes that count for the defense: an accepted error is any other."""
 
 
 @dataclass(frozen=True)
@@ -18,12 +32,14 @@ class Verdicts:
     """All pairs of defenses at one norm and epsilon.
 
     Args:
+        compared: `CORRECT_ANSWERS` or `ACCEPTED_ERRORS`.
         defenses: those whose worst case is measured.
         comparisons: one per pair of them.
         adjusted: Holm's p-values of the comparisons, over all pairs of the whole table.
         cochran: statistic and p-value of Cochran's Q over the defenses.
     """
 
+    compared: str
     norm: str
     epsilon: float
     defenses: tuple[str, ...]
@@ -33,20 +49,25 @@ class Verdicts:
 
 
 def verdicts(scores: Scores, layout: Layout) -> tuple[Verdicts, ...]:
-    """One per norm and epsilon of the table at which two defenses or more are measured."""
+    """One per norm and epsilon of the table at which two defenses or more are measured.
+
+    Accepted errors are compared only where some defense can reject.
+    """
     measured = []
-    for norm, radii in layout.radii.items():
-        for epsilon in radii:
-            correct = scores.correct_under_all(norm, epsilon)
-            cochran = statistics.cochrans_q(correct)
+    for compared in GOOD if scores.rejecting else (CORRECT_ANSWERS,):
+        for norm, epsilon in ((norm, e) for norm, radii in layout.radii.items() for e in radii):
+            good = scores.under_all(norm, epsilon, GOOD[compared])
+            cochran = statistics.cochrans_q(good)
             if cochran is not None:
-                found = tuple(statistics.compare(correct))
-                measured.append((norm, epsilon, tuple(correct), found, cochran))
+                found = tuple(statistics.compare(good))
+                measured.append((compared, norm, epsilon, tuple(good), found, cochran))
     pairs = [comparison for *_, found, _ in measured for comparison in found]
     adjusted = iter(statistics.holm([comparison.p_value for comparison in pairs]))
     return tuple(
-        Verdicts(norm, epsilon, names, found, tuple(next(adjusted) for _ in found), cochran)
-        for norm, epsilon, names, found, cochran in measured
+        Verdicts(
+            compared, norm, epsilon, names, found, tuple(islice(adjusted, len(found))), cochran
+        )
+        for compared, norm, epsilon, names, found, cochran in measured
     )
 
 
@@ -63,7 +84,8 @@ def matrix(verdict: Verdicts) -> Sheet:
         Line(row, tuple(entries.get((row, column), Entry("")) for column in columns))
         for row in rows
     )
-    title = f"McNemar p-values, All {ball_name(verdict.norm, verdict.epsilon)}"
+    ball = ball_name(verdict.norm, verdict.epsilon)
+    title = f"McNemar p-values of {verdict.compared}, All {ball}"
     return Sheet(title, columns, lines)
 
 
@@ -77,7 +99,8 @@ def explanation(scores: Scores, layout: Layout, found: tuple[Verdicts, ...]) -> 
         else f"n = {scores.n} cannot tell any two defenses apart"
     )
     cochran = "; ".join(
-        f"All {NORM_NAMES[verdict.norm]} at {radius_text(verdict.epsilon)}: "
+        f"All {ball_name(verdict.norm, verdict.epsilon, before_radius=' at ')}"
+        f"{f', {verdict.compared}' if scores.rejecting else ''}: "
         f"Q = {verdict.cochran[0]:.1f}, p {_relation(verdict.cochran[1])}"
         for verdict in found
     )
@@ -96,8 +119,15 @@ def explanation(scores: Scores, layout: Layout, found: tuple[Verdicts, ...]) -> 
         f"Cochran's Q over all defenses: {cochran}. {limit}: "
         f"p <= {ALPHA:g} needs {statistics.fewest_discordant()} samples that one defense alone "
         f"gets right."
+        + (_BOTH if scores.rejecting else "")
         + (f" Without a number, so not compared: {'; '.join(left_out)}." if left_out else "")
     )
+
+
+_BOTH = (
+    " An accepted error is a wrong answer that is not rejected: a defense that rejects everything "
+    "makes none, and gives no correct answer either; read both tests together."
+)
 
 
 def tidy(found: tuple[Verdicts, ...]) -> pd.DataFrame:

@@ -5,6 +5,8 @@ Reads what earlier runs kept, attacks nothing. One table per preset, seed and se
     results/<dataset>/accuracy-quick.md         table, tests, provenance
     results/<dataset>/accuracy-quick.csv        the same numbers, one per row
     results/<dataset>/accuracy-quick-mcnemar.csv, accuracy-quick-rejection.csv
+    results/<dataset>/accuracy-quick-mcnemar-accepted-errors.csv, accuracy-quick-risk-coverage.csv,
+                      -risk-coverage-curves.csv, .png, .svg      where some defense can reject
     results/<dataset>/accuracy-quick.tex        needs the booktabs package
     results/<dataset>/accuracy-quick-curves.csv, accuracy-quick-linf.png, accuracy-quick-linf.svg
 """
@@ -19,7 +21,17 @@ import pandas as pd
 import typer
 from rich.console import Console
 
-from benchmark import accuracy, curves, footer, groups, scores, sheet, significance
+from benchmark import (
+    accuracy,
+    curves,
+    footer,
+    groups,
+    risk_figure,
+    scores,
+    selective,
+    sheet,
+    significance,
+)
 from benchmark.accuracy import Counterpart, Layout
 from benchmark.command import command
 from benchmark.scores import Scores
@@ -33,7 +45,21 @@ LEGEND = (
 )
 _KEYS = ["dataset", "defense", "attack", "surrogate", "norm", "epsilon", "n", "accuracy"]
 _CSV = [*_KEYS, "low", "high", "published", "note"]
-_REJECTION_CSV = [*_KEYS, "error", "rejection"]
+_COVERAGE = "clean_coverage"
+_REJECTION_CSV = [
+    *[*_KEYS, "error", "rejection", _COVERAGE, "accuracy_without_rejection", "published"],
+    *["published_error", "published_rejection", "published_accuracy_without_rejection"],
+]
+_REFUSALS = (
+    "*Clean coverage* is the share of clean images that is accepted: a defense may be robust by "
+    "refusing, and this is what it costs. *Without thresholds* is the accuracy on clean images had "
+    "nothing been refused."
+)
+
+_TESTS = {
+    significance.CORRECT_ANSWERS: "mcnemar",
+    significance.ACCEPTED_ERRORS: "mcnemar-accepted-errors",
+}
 
 NO_COUNTERPART = Counterpart()
 
@@ -71,16 +97,18 @@ def write(
     """
     read = _read(records, title, epsilons, row_by, counterpart)
     drawn = curves.write(read.scores, folder, stem, title)
+    drawn += risk_figure.write(read.scores, read.layout, folder, stem, title)
     numbers = accuracy.tidy(read.scores, read.layout)
     written = {
         f"{stem}.md": _markdown(read, [*pictures, *drawn]),
-        f"{stem}.csv": _csv(numbers[_CSV]),
+        f"{stem}.csv": _csv(numbers[[*_CSV, _COVERAGE] if read.rejections else _CSV]),
         f"{stem}.tex": _latex(read, stem),
     }
     if read.rejections:
         written[f"{stem}-rejection.csv"] = _csv(numbers[_REJECTION_CSV])
-    if read.verdicts:
-        written[f"{stem}-mcnemar.csv"] = _csv(significance.tidy(read.verdicts))
+    for compared, name in _TESTS.items():
+        if found := tuple(v for v in read.verdicts if v.compared == compared):
+            written[f"{stem}-{name}.csv"] = _csv(significance.tidy(found))
     for name, text in written.items():
         keep(folder / name, text.encode())
     return [folder / name for name in written] + drawn
@@ -144,12 +172,13 @@ class _Read:
     layout: Layout
     table: Sheet
     rejections: tuple[Sheet, ...]
+    risks: tuple[Sheet, ...]
     verdicts: tuple[significance.Verdicts, ...]
 
     @property
     def sheets(self) -> tuple[Sheet, ...]:
-        """Accuracy, and rejection where there is any."""
-        return (self.table, *self.rejections)
+        """Accuracy, and rejection and risk where some defense can reject."""
+        return (self.table, *self.rejections, *self.risks)
 
     @property
     def matrices(self) -> tuple[Sheet, ...]:
@@ -177,11 +206,13 @@ def _read(
     table = accuracy.accuracy_sheet(found, layout, title)
     heading = f"{title}: accuracy / error / rejection, percent"
     rejection = accuracy.rejection_sheet(found, layout, heading)
+    risk = selective.risk_sheet(found, layout, f"{title}: risk at a clean coverage, percent")
     return _Read(
         found,
         layout,
         table,
         (rejection,) if found.rejecting else (),
+        (risk,) if risk.columns else (),
         significance.verdicts(found, layout),
     )
 
@@ -191,7 +222,9 @@ def _markdown(read: _Read, pictures: Sequence[Path]) -> str:
     parts = [f"# {read.table.title}", f"**{caveat}**" if caveat else ""]
     parts += [sheet.markdown(read.table), LEGEND]
     for part in read.rejections:
-        parts += ["## Accuracy / error / rejection, percent", sheet.markdown(part)]
+        parts += ["## Accuracy / error / rejection, percent", sheet.markdown(part), _REFUSALS]
+    for part in read.risks:
+        parts += ["## Risk at a clean coverage", sheet.markdown(part), selective.NOTE]
     if read.matrices:
         parts.append("## Which differences are significant")
     for part in read.matrices:
@@ -208,7 +241,7 @@ def _latex(read: _Read, stem: str) -> str:
     facts = (footer.caveat(read.scores), footer.summary(read.scores))
     remark = " ".join(f"{fact}." for fact in facts if fact)
     first = sheet.latex(read.table, stem, remark)
-    others = (*read.rejections, *read.matrices)
+    others = (*read.rejections, *read.risks, *read.matrices)
     return "\n".join(
         [first, *(sheet.latex(part, f"{stem}-{i}") for i, part in enumerate(others, start=1))]
     )

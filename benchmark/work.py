@@ -169,6 +169,7 @@ def _frame(
                 "rejected": verdict.rejected,
                 "outcome": [str(outcome) for outcome in verdict.outcome],
                 "wrong_vote_share": verdict.wrong_share,
+                "rejection_score": records.rounded(verdict.score),
                 "distance_l2": np.round(l2, records.DISTANCE_DECIMALS),
                 "distance_linf": np.round(linf, records.DISTANCE_DECIMALS),
                 "seed": cell.seed,

@@ -170,6 +170,24 @@ class Reconstructs(Protocol):
 
 
 @runtime_checkable
+class Explains(Protocol):
+    """A defense that decides by one reconstruction of the input (image grids show it)."""
+
+    def explain(self, x: Tensor, rng: Generator) -> Tensor:
+        """(N, C, H, W) in [0, 1]: the reconstruction of each image that its refusal depends on."""
+        ...
+
+
+@runtime_checkable
+class Generates(Protocol):
+    """A defense that holds a generative model of each class."""
+
+    def generate(self, classes: Tensor, rng: Generator) -> Tensor:
+        """(N, C, H, W) in [0, 1]: one image per entry of ``classes`` (N,)."""
+        ...
+
+
+@runtime_checkable
 class Certifies(Protocol):
     """A defense that can say how far an input may move before its answer could change."""
 

@@ -76,7 +76,19 @@ class Cautious(Brightness):
     can_reject = True
 
     def _decide(self, x: Tensor, rng: Generator) -> Decision:
-        return Decision(self.logits(x), (x.flatten(1).mean(dim=1) - 0.5).abs() < 0.05)
+        distance = (x.flatten(1).mean(dim=1) - 0.5).abs()
+        return Decision(self.logits(x), distance < 0.05, {"boundary": 0.05 / distance})
+
+
+class Painter(Cautious):
+    """Cautious, reconstructing every image by its mean and drawing classes dark and bright."""
+
+    def explain(self, x: Tensor, rng: Generator) -> Tensor:
+        return x.mean(dim=(1, 2, 3), keepdim=True).expand_as(x)
+
+    def generate(self, classes: Tensor, rng: Generator) -> Tensor:
+        noise = torch.rand((len(classes), *TASK.shape), generator=rng)
+        return (noise + classes.reshape(-1, 1, 1, 1)) / 2
 
 
 class NotANumber(Brightness):
@@ -230,6 +242,7 @@ DEFENSES: dict[str, Load] = {
     "brightness": Make(Brightness),
     "noisy": Make(Noisy, (0.1,)),
     "cautious": Make(Cautious),
+    "painter": Make(Painter),
     "nan": Make(NotANumber, (0.5,)),
     "broken": Make(Broken),
 }

@@ -11,6 +11,8 @@ from benchmark.cells import CLEAN, Cell
 from benchmark.records import COLUMNS
 
 LETTERS = {"c": "correct", "w": "wrong", "r": "rejected", "i": "invalid", "e": "error"}
+CLASSES = {"w": 1, "x": 1, "i": -1, "e": -1}
+"""The class answered, where it is not the label 0; ``x`` is rejected, and wrong if it were not."""
 
 
 def write_cell(
@@ -20,13 +22,18 @@ def write_cell(
     outcomes: Mapping[float, str] | str = "",
     *,
     samples: Sequence[int] | None = None,
+    scores: Mapping[float, Sequence[float]] | Sequence[float] = (),
     not_applicable: str | None = None,
     error: str | None = None,
     metadata: Mapping[str, Any] | None = None,
     **changes: Any,
 ) -> Path:
-    """One record file; outcomes are letters per sample (c, w, r, i, e), per epsilon if attacked."""
+    """One record file; outcomes are letters per sample (c, w, r, x, i, e), per epsilon if attacked.
+
+    Rejection scores likewise; without any, the defense has none.
+    """
     per_epsilon = {0.0: outcomes} if isinstance(outcomes, str) else dict(outcomes)
+    scored = dict(scores) if isinstance(scores, Mapping) else dict.fromkeys(per_epsilon, scores)
     label, _, surrogate = attack.partition("@")
     count = max(len(text) for text in per_epsilon.values())
     fields: dict[str, Any] = {
@@ -55,13 +62,15 @@ def write_cell(
             "norm": cell.norm,
             "epsilon": epsilon,
             "sample": sample,
-            "outcome": LETTERS[letter],
-            "rejected": letter == "r",
+            "adversarial_class": CLASSES.get(letter, 0),
+            "outcome": LETTERS["r" if letter == "x" else letter],
+            "rejected": letter in "rx",
+            "rejection_score": scored[epsilon][place] if len(scored[epsilon]) else float("nan"),
             "seed": cell.seed,
             "cell": cell.id,
         }
         for epsilon, text in per_epsilon.items()
-        for sample, letter in zip(cell.samples, text, strict=False)
+        for place, (sample, letter) in enumerate(zip(cell.samples, text, strict=False))
     ]
     description = {
         **records.describe(cell),

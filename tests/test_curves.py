@@ -137,6 +137,35 @@ def test_a_grid_draws_three_rows_and_a_caption_per_picture(channels):
     assert min(image.size) > 300
 
 
+def test_a_reconstruction_takes_the_place_of_the_difference():
+    clean = np.zeros((1, 8, 8))
+    words = grids.verdict("2", "6", "rejected", 1.5, {"encoder": 0.234, "decoder": 1234.5})
+    picture = grids.Picture(clean, clean + 0.5, words, clean + 0.25)
+    assert list(picture.rows) == ["clean", "adversarial", "reconstruction"]
+    figure = grids.draw([picture] * 3, "a title")
+    assert len(figure.axes) == 9
+    expected = "2 → 6\nmoved 1.50\nencoder 0.23 τ\ndecoder 1.2e+03 τ\nrejected"
+    assert figure.axes[-1].get_xlabel() == expected
+    figures.rendered(figure, "png")
+
+
+@pytest.mark.parametrize(
+    ("outcome", "said"), [("wrong", "wrong, accepted"), ("correct", "correct")]
+)
+def test_a_verdict_always_names_the_outcome(outcome, said):
+    assert grids.verdict("2", "6", outcome, 0.0, {}).endswith(f"\n{said}")
+
+
+def test_samples_have_a_row_per_class():
+    images = [np.zeros((3, 8, 8))] * 4
+    figure = grids.draw_samples({"0": images, "1": images}, "a title")
+    assert [axes.get_ylabel() for axes in figure.axes] == ["0", "1"]
+    (shown,) = figure.axes[0].get_images()
+    assert shown.get_array().shape == (8, 4 * 8 + 3, 3)
+    with pytest.raises(ValueError, match="must hold an image per class"):
+        grids.draw_samples({}, "a title")
+
+
 def test_a_caption_says_when_the_sample_held():
     assert grids.caption("3", "3", "correct", 0.5) == "3 → 3\n0.50\ncorrect"
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from benchmark import catalog
 from benchmark.presets import PRESETS
 from defenses import DEFENSES
-from defenses.base import UNLABELLED, Task, Thresholded
+from defenses.base import UNLABELLED, Explains, Generates, Task, Thresholded
 from defenses.gmvae import GMVAE, GaussianMixtureVAE
 from defenses.gmvae.networks import LAYERS, Decoder, Encoder
 from defenses.gmvae.recipe import GMVAELearner
@@ -255,6 +255,31 @@ def test_terms_decide_wanted_and_accepted_exactly(measured: GMVAE) -> None:
         gap, scores = measured.terms(x, torch.full((120,), k))
         reached = (gap < 0) & (scores <= 1).all(dim=1)
         assert torch.equal(reached, (decision.classes == k) & ~decision.rejected)
+
+
+def test_explanation_is_what_the_decoder_threshold_compares(measured: GMVAE) -> None:
+    assert isinstance(measured, Explains)
+    x = images(20)
+    explained = measured.explain(x, generator(0))
+    errors = (x - explained).flatten(1).square().sum(dim=1)
+    scores = measured.decide(x, generator(0)).scores["decoder"]
+    _, tau_dec = measured.rejection.thresholds()
+    torch.testing.assert_close(errors / tau_dec, scores)
+
+
+def test_generated_images_are_decoded_means_with_noise_of_the_fixed_variance() -> None:
+    defense, _ = built(encoder_variance=0.25)
+    assert isinstance(defense, Generates)
+    latents: list[Tensor] = []
+    defense.decoder.register_forward_pre_hook(lambda _, inputs: latents.append(inputs[0]))
+    classes = torch.arange(10).repeat_interleave(200)
+    made = defense.generate(classes, generator(3))
+    assert made.shape == (2000, 1, 8, 8)
+    noise = latents[0] - defense.rejection.means[classes]
+    assert float(noise.std()) == pytest.approx(0.5, rel=0.02)
+    assert float(noise.mean()) == pytest.approx(0, abs=0.02)
+    assert torch.equal(made, defense.generate(classes, generator(3)))
+    assert not torch.equal(made, defense.generate(classes, generator(4)))
 
 
 def test_terms_are_counted(measured: GMVAE) -> None:

@@ -184,6 +184,37 @@ def test_votes_are_counted_so_that_no_tie_helps_the_defense(votes, outcome, shar
     assert verdict.wrong_share[0] == pytest.approx(share)
 
 
+class Doubtful(Scripted):
+    """Scripted, with two scores per vote."""
+
+    def __init__(self, scores):
+        super().__init__("r" * len(scores))
+        self.scores = iter(scores)
+
+    def _decide(self, x, rng):
+        decision = super()._decide(x, rng)
+        first, second = next(self.scores)
+        scores = {"a": torch.full((len(x),), first), "b": torch.full((len(x),), second)}
+        return Decision(decision.logits, decision.rejected, scores)
+
+
+@pytest.mark.parametrize(
+    ("scores", "found"),
+    [
+        ([(0.5, 0.25)], 0.5),
+        ([(0.5, 4.0), (2.0, 0.0), (0.25, 0.5)], 2.0),
+        ([(float("nan"), 0.5)], float("inf")),
+    ],
+)
+def test_the_score_is_the_largest_and_of_several_votes_the_median(scores, found):
+    verdict = ask(Doubtful(scores), flat(0.2), torch.tensor([0]), generator(0), len(scores))
+    assert verdict.score[0] == found
+
+
+def test_a_defense_without_scores_has_none():
+    assert np.isnan(ask(Brightness(), flat(0.2), torch.tensor([0]), generator(0), 1).score).all()
+
+
 def test_every_vote_has_a_seed_of_its_own_and_a_deterministic_defense_is_asked_once():
     scripted = Scripted("ccccc")
     ask(scripted, flat(0.2), torch.tensor([0]), generator(7), 5)

@@ -117,6 +117,48 @@ def test_the_papers_all_row_names_its_attacks():
     assert published.attacks_under_all("digits", "linf", "eabs") == set()
 
 
+@pytest.mark.parametrize(
+    ("dataset", "defense", "values"),
+    [  # Ghosh et al. 2019, Table 1: accuracy, error, rejection; accuracy without thresholds
+        ("mnist", "gmvae", [97.97, 0.22, 1.81, 99.67]),
+        ("mnist", "gmvae_semi", [98.17, 0.52, 1.31, 99.1]),
+        ("svhn", "gmvae", [92.8, 4.58, 2.62, 95.06]),
+        ("svhn", "gmvae_semi", [83.54, 13.64, 2.82, 86.42]),
+        ("coil100", "gmvae", [98.4, 0, 1.6, 99.89]),
+    ],
+)
+def test_every_rate_of_a_rejecting_defense_is_found(dataset, defense, values):
+    metrics = ("accuracy", "error", "rejection", "accuracy_without_rejection")
+    query = {"dataset": dataset, "defense": defense, "attack": "clean"}
+    assert [_values(**query, metric=metric) for metric in metrics] == [[v] for v in values]
+    assert sum(values[:3]) == pytest.approx(100)
+
+
+@pytest.mark.parametrize(("epsilon", "value"), [(0.06, 97), (0.12, 93), (0.18, 91), (0.3, 87)])
+def test_reclassification_is_the_accuracy_of_the_defense_that_does_it(epsilon, value):
+    query = {"dataset": "mnist", "attack": "fgsm", "norm": "linf", "epsilon": epsilon}
+    query["surrogate"] = "encoder"
+    (number,) = published.lookup(defense="gmvae_reclassify", **query)
+    assert number.value == value
+    assert "encoder alone" in number.caveat
+    assert _values(defense="gmvae", **query) == []
+    assert _values(dataset="mnist", defense="gmvae_reclassify", attack="clean") == [99.07]
+
+
+def test_the_largest_error_of_a_sweep_has_no_radius():
+    query = {"dataset": "mnist", "defense": "gmvae", "attack": "fgsm", "surrogate": "encoder"}
+    query["metric"] = published.LARGEST_ERROR
+    assert _values(**query, norm="linf") == [3.89]
+    assert _values(**query, norm="l2") == []
+
+
+def test_an_attack_printed_without_a_ball_is_shown_beside_any_with_a_caveat():
+    query = {"dataset": "svhn", "defense": "gmvae", "attack": "threshold-aware-l2", "norm": "l2"}
+    (number,) = published.lookup(**query, epsilon=1.5, metric="error")
+    assert number.value == 0
+    assert "instead of bounding it" in number.caveat
+
+
 def test_a_label_that_is_no_specification_is_refused():
     with pytest.raises(ValueError, match=r"attack label must be name\[field=value,...\]"):
         published.specification("pgd-l2[steps]")

@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -34,6 +35,7 @@ def rows():
                 "rejected": False,
                 "outcome": Outcome.WRONG,
                 "wrong_vote_share": 1.0,
+                "rejection_score": 0.25,
                 "distance_l2": 0.1 + 0.2,
                 "distance_linf": np.nan,
                 "seed": 2**62,
@@ -76,6 +78,34 @@ def test_several_records_are_read_in_the_given_order(tmp_path, record):
     assert len(frame) == 8
     assert dict(frame.dtypes) == dict(records.read([record]).dtypes)
     assert dict(records.read([none]).dtypes) == dict(frame.dtypes)
+
+
+def _without(path, column):
+    """The file as it was before it had a column."""
+    table = pq.read_table(path)
+    pq.write_table(table.drop_columns([column]), path, write_page_checksum=True)
+
+
+def test_a_record_from_before_rejection_scores_reads_with_none(record):
+    _without(record, "rejection_score")
+    frame = records.read([record])
+    assert frame["rejection_score"].isna().all()
+    expected = rows().sort_values(["epsilon", "sample"], ignore_index=True).astype(COLUMNS)
+    pd.testing.assert_frame_equal(
+        frame.drop(columns="rejection_score"), expected.drop(columns="rejection_score")
+    )
+
+
+def test_a_record_without_any_other_column_is_damaged(record):
+    _without(record, "outcome")
+    with pytest.raises(OSError, match="is damaged or not ours"):
+        records.read([record])
+
+
+def test_scores_are_rounded_to_significant_digits():
+    scores = np.array([123456.7, 1.0000049, 0.000123456, 0.0, np.inf, np.nan])
+    expected = [123460.0, 1.0, 0.00012346, 0.0, np.inf, np.nan]
+    np.testing.assert_allclose(records.rounded(scores), expected, rtol=1e-12)
 
 
 def test_a_missing_record_says_what_to_do(tmp_path):

@@ -26,7 +26,9 @@ def _prepare(name, preset="paper", dataset="", **options):
 def test_every_table_and_figure_of_the_issue_has_a_file():
     tables = {f"e-abs-table-{number}" for number in range(1, 9)}
     figures = {f"e-abs-figure-{number}" for number in (3, 4, 5)}
-    assert set(NAMES) == tables | figures | {"e-abs-text-gradient-free", "e-abs-text-gtsrb"}
+    eabs = tables | figures | {"e-abs-text-gradient-free", "e-abs-text-gtsrb"}
+    gmvae = {"gmvae-table-1", "gmvae-table-1-svhn", "gmvae-figure-2", "gmvae-figure-2-svhn"}
+    assert set(NAMES) == eabs | gmvae | {"gmvae-figure-3", "gmvae-figure-5"}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -57,6 +59,29 @@ def test_every_published_table_finds_its_numbers(name):
                 preferred=made.counterpart.table,
             )
             assert len(numbers) == 1, (defense, spec)
+
+
+@pytest.mark.parametrize("name", ["gmvae-table-1", "gmvae-table-1-svhn"])
+def test_every_published_clean_rate_is_found(name):
+    made = _prepare(name)
+    assert made.plan.attacks == ()
+    for defense in made.plan.defenses:
+        for metric in ("accuracy", "error", "rejection", "accuracy_without_rejection"):
+            numbers = published.lookup(
+                dataset=made.plan.dataset,
+                defense=defense,
+                attack="clean",
+                metric=metric,
+                preferred=made.counterpart.table,
+            )
+            assert len(numbers) == 1, (defense, metric)
+
+
+def test_a_surrogate_survives_every_preset():
+    for preset in PRESETS:
+        plan = _prepare("gmvae-figure-3", preset).plan
+        assert plan.attacks == ("fgsm@encoder",)
+        assert len(plan.epsilons[Norm.LINF]) == 5
 
 
 def test_the_paper_preset_runs_the_papers_fields_and_samples():
@@ -143,6 +168,14 @@ def test_the_command_draws_a_curve_per_norm(swept, tmp_path):
         assert (tmp_path / "mnist" / f"e-abs-figure-3-quick-{suffix}").stat().st_size > 0
 
 
+def test_the_command_draws_rates_and_shows_every_published_one(swept, tmp_path):
+    assert reproduce.main(["gmvae-figure-3", "--results", str(tmp_path)]) == 0
+    for suffix in ("rates.csv", "rates.png", "rates.svg"):
+        assert (tmp_path / "mnist" / f"gmvae-figure-3-quick-{suffix}").stat().st_size > 0
+    text = (tmp_path / "mnist" / "gmvae-figure-3-quick.md").read_text()
+    assert "![gmvae-figure-3-quick-rates.svg]" in text
+
+
 def test_the_command_lists_every_artefact(capsys):
     assert reproduce.main(["--list"]) == 0
     out = capsys.readouterr().out
@@ -183,12 +216,17 @@ def test_an_artefact_file_is_read_field_by_field():
     assert (parsed.kind, parsed.samples, parsed.epsilons) == (Kind.TABLE, 10, {"l2": (1.5,)})
 
 
+def test_an_attack_without_a_ball_has_an_infinite_radius():
+    parsed = artefact.parse("name", GOOD.replace('l2 = ["3/2"]', 'unrestricted = ["inf"]'))
+    assert parsed.epsilons == {"unrestricted": (float("inf"),)}
+
+
 @pytest.mark.parametrize(
     ("before", "after", "sentence"),
     [
         ("kind", "kynd", "missing: kind; unknown: kynd"),
-        ('"table"', '"chair"', "kind of artefact name must be table, curve, grid, got 'chair'"),
-        ('"3/2"', '"big"', "epsilon must be like 0.3 or 8/255, got 'big'"),
+        ('"table"', '"chair"', "must be table, curve, rates, grid, .*, got 'chair'"),
+        ('"3/2"', '"big"', "epsilon must be like 0.3, 8/255 or inf, got 'big'"),
         ("samples = 10", 'samples = 10\nrow_by = "steps"', "must name 'steps', got 'ddn'"),
         ("samples = 10", "samples =", "must be TOML"),
     ],

@@ -56,6 +56,15 @@ def test_a_sweep_agrees_with_the_exact_distances(tmp_path):
         assert 0 < robust.sum() < correct.sum()
 
 
+def test_every_row_of_a_rejecting_defense_keeps_the_score_that_decided(tmp_path):
+    plan = replace(PLAN, defenses=("cautious", "brightness"), samples=40)
+    frame = records.read(sweep(plan, tmp_path))
+    cautious = frame[frame["defense"] == "cautious"]
+    assert ((cautious["rejection_score"] > 1) == cautious["rejected"]).all()
+    assert 0 < cautious["rejected"].sum() < len(cautious)
+    assert frame.loc[frame["defense"] == "brightness", "rejection_score"].isna().all()
+
+
 def test_the_paths_are_the_clean_cell_and_the_attacks_of_each_defense_in_turn(tmp_path):
     plan = replace(PLAN, defenses=("cautious", "brightness"), attacks=("walk-linf", "walk"))
     known = [records.provenance(path) for path in sweep(plan, tmp_path)]

@@ -24,6 +24,7 @@ class GMVAE(Defense):
         weight: alpha of Eq. 7; scales the logits, which are log responsibilities up to a constant.
         coverage: share of held-out images to accept; None keeps the paper's thresholds.
         learns_variance: see `Encoder`.
+        variance: of the mixture components when images are generated: the fixed encoder noise.
     """
 
     can_reject = True
@@ -37,6 +38,7 @@ class GMVAE(Defense):
         weight: float,
         coverage: float | None = None,
         learns_variance: bool = False,
+        variance: float = 0.0,
     ) -> None:
         super().__init__()
         require_coverage(coverage)
@@ -47,6 +49,7 @@ class GMVAE(Defense):
         self.num_classes = task.num_classes
         self.weight = weight
         self.coverage = coverage
+        self.variance = variance
         self.encoder = Encoder(task.shape, latent, learns_variance=learns_variance)
         self.decoder = Decoder(task.shape, latent)
         padded = functional.pad(torch.eye(task.num_classes), (0, latent - task.num_classes))
@@ -86,6 +89,20 @@ class GMVAE(Defense):
         tau_enc, tau_dec = self.rejection.thresholds(self.coverage)
         encoder = self.rejection.distances(z, wanted, printed=printed) / tau_enc
         return Terms(own - others, torch.stack([encoder, self.errors(x, z) / tau_dec], dim=1))
+
+    @torch.no_grad()
+    def explain(self, x: Tensor, rng: Generator) -> Tensor:
+        """See `Explains.explain`: g(f(x)), which the decoder's threshold compares with x."""
+        explained: Tensor = self.decoder(self.encoder(x))
+        return explained
+
+    @torch.no_grad()
+    def generate(self, classes: Tensor, rng: Generator) -> Tensor:
+        """See `Generates.generate`: g(mu_k + e), e of the fixed variance."""
+        means = self.rejection.means[classes]
+        noise = torch.randn(means.shape, generator=rng).to(means)
+        generated: Tensor = self.decoder(means + self.variance**0.5 * noise)
+        return generated
 
     def _count_backward(self, gradient: Tensor) -> Tensor:
         self.cost.backward += len(gradient)

@@ -105,6 +105,7 @@ class GaussianMixtureVAE(Recipe):
             weight=self.weight,
             coverage=self.coverage,
             learns_variance=self.learns_variance,
+            variance=self.variance(task),
         )
 
     def learner(self, defense: Defense, task: Task, attack: InnerAttack | None) -> Learner:
