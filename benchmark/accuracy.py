@@ -189,16 +189,16 @@ def _lines(scores: Scores, layout: Layout, entry: Callable[[Row, str], Entry]) -
     for row in rows(scores, layout):
         if ball != (row.norm, row.epsilon):
             ball = (row.norm, row.epsilon)
-            brief = f"{NORM_NAMES[row.norm]} {radius_text(row.epsilon)}"
+            brief = ball_name(*ball, before_radius=" ")
             lines.append(Line(ball_name(*ball), brief=brief))
         lines.append(Line(row.name, tuple(entry(row, defense) for defense in scores.defenses)))
     return tuple(lines)
 
 
-def ball_name(norm: str, epsilon: float) -> str:
-    """``Linf, epsilon = 8/255``."""
+def ball_name(norm: str, epsilon: float, *, before_radius: str = ", epsilon = ") -> str:
+    """``Linf, epsilon = 8/255``; the norm alone where the radius is infinite."""
     name = NORM_NAMES[norm]
-    return f"{name}, epsilon = {radius_text(epsilon)}" if math.isfinite(epsilon) else name
+    return f"{name}{before_radius}{radius_text(epsilon)}" if math.isfinite(epsilon) else name
 
 
 def radius_text(epsilon: float) -> str:

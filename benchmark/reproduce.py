@@ -14,7 +14,7 @@ import typer
 
 from attacks.threat import Norm
 from benchmark import artefact, catalog, examples, grids, records, tables
-from benchmark.accuracy import NORM_NAMES, Counterpart, radius_text
+from benchmark.accuracy import Counterpart, ball_name
 from benchmark.artefact import Artefact, Kind
 from benchmark.cells import CLEAN
 from benchmark.command import command
@@ -194,6 +194,9 @@ def _grid(made: Reproduction, paths: Sequence[Path], source: Source, folder: Pat
     chosen = grids.choose(frame[frame["epsilon"] == epsilon])
     if chosen.empty:
         return []
+    distance = f"distance_{cell.norm}"
+    if distance not in chosen:  # of a norm that measures nothing
+        distance = "distance_l2"
     wanted = set(chosen["sample"])
     points = {
         int(sample): (block.images[i], block.points[-1, i])
@@ -208,12 +211,14 @@ def _grid(made: Reproduction, paths: Sequence[Path], source: Source, folder: Pat
                 dataset.classes[int(row["label"])],
                 dataset.classes[int(row["adversarial_class"])],
                 Outcome(row["outcome"]),
-                float(row[f"distance_{cell.norm}"]),
+                float(row[distance]),
             ),
         )
         for row in chosen.to_dict("records")
     ]
-    title = f"{made.title}\n{cell.title}, {NORM_NAMES[cell.norm]} at most {radius_text(epsilon)}"
+    title = (
+        f"{made.title}\n{cell.title}, {ball_name(cell.norm, epsilon, before_radius=' at most ')}"
+    )
     return grids.write(pictures, folder, f"{made.stem}-examples", title)
 
 

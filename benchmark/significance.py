@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from benchmark import statistics
-from benchmark.accuracy import NORM_NAMES, Layout, ball_name, radius_text
+from benchmark.accuracy import Layout, ball_name
 from benchmark.scores import Scores
 from benchmark.sheet import Entry, Line, Sheet
 from benchmark.statistics import ALPHA, Comparison
@@ -77,7 +77,7 @@ def explanation(scores: Scores, layout: Layout, found: tuple[Verdicts, ...]) -> 
         else f"n = {scores.n} cannot tell any two defenses apart"
     )
     cochran = "; ".join(
-        f"All {NORM_NAMES[verdict.norm]} at {radius_text(verdict.epsilon)}: "
+        f"All {ball_name(verdict.norm, verdict.epsilon, before_radius=' at ')}: "
         f"Q = {verdict.cochran[0]:.1f}, p {_relation(verdict.cochran[1])}"
         for verdict in found
     )
