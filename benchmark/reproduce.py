@@ -216,9 +216,8 @@ def _grid(made: Reproduction, paths: Sequence[Path], source: Source, folder: Pat
         )
         for row in chosen.to_dict("records")
     ]
-    title = (
-        f"{made.title}\n{cell.title}, {ball_name(cell.norm, epsilon, before_radius=' at most ')}"
-    )
+    ball = ball_name(cell.norm, epsilon, before_radius=" at most ")
+    title = f"{made.title}\n{cell.title}, {ball}"
     return grids.write(pictures, folder, f"{made.stem}-examples", title)
 
 

@@ -1,6 +1,7 @@
 """Threshold-aware attacks: closed forms and a slow reference, batches that shrink, availability."""
 
 import dataclasses
+import itertools
 import math
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 
 from attacks import ATTACKS
 from attacks.bank import Bank, InformedByExamples
+from attacks.eot import View
 from attacks.evasion import evades
 from attacks.goals import Goal
 from attacks.problems import every_other_class, in_chunks
@@ -89,7 +91,7 @@ def test_attack_comes_within_five_percent_of_the_nearest_accepted_point(strict, 
 
 
 def test_in_the_strict_defense_the_encoders_threshold_is_active(strict):
-    defense, x, y, best = strict
+    _, x, _, best = strict
     free = Mixture(**{**STRICT, "tau_enc": 1e3})
     assert best > 1.2 * min(nearest_accepted(free, x[0], wanted) for wanted in (1, 2, 3))
 
@@ -218,7 +220,7 @@ def test_problems_that_stall_leave_the_batch_and_change_nothing_for_the_others()
     sizes = defense.asked[:]
     assert sizes[0] == 18
     assert sizes[-1] < 18, "nobody left"
-    assert all(later <= earlier for earlier, later in zip(sizes, sizes[1:], strict=False))
+    assert all(later <= earlier for earlier, later in itertools.pairwise(sizes))
     for row in range(6):
         alone = attack(defense, x[[row]], y[[row]], (0.2, 0.5, 2.0), generator(0))
         assert torch.equal(alone, together[:, [row]])
@@ -328,7 +330,9 @@ def test_a_defense_whose_terms_are_no_numbers_is_not_broken():
 @pytest.mark.parametrize("name", NAMES)
 def test_a_defense_without_thresholds_is_refused_by_name(name):
     attack, x = ATTACKS[name], images(2)
-    with pytest.raises(ValueError, match="defense must have thresholds, got Linear; see needs()"):
+    with pytest.raises(
+        ValueError, match=r"^defense must have thresholds, got Linear; see needs\(\)$"
+    ):
         attack(Linear(*random_linear()), x, torch.zeros(2).long(), (0.1,), generator(0))
 
 
@@ -347,6 +351,24 @@ def test_refusal_is_reached_exactly_beyond_the_distance_to_the_rejecting_side(na
         candidates = attack(defense, *one, (exact * 0.999, exact * 1.02), generator(0))
         refused = [bool(defense.decide(each, generator(0)).rejected) for each in candidates]
         assert refused == [False, True]
+
+
+def test_refusal_climbs_each_score_where_the_largest_leads_to_a_summit_too_low():
+    """The decoder's score starts at 0.8 and cannot reach 1 in the ball; the encoder's can."""
+    defense = Mixture(gain=4.0, variance=0.01, tau_enc=4.0, tau_dec=1.0)
+    with torch.no_grad():
+        along = (defense.means[0] - 1 / 4) / defense.gain @ defense.rows
+        across = torch.randn(16, generator=generator(1))
+        across = across - defense.rows.T @ (defense.rows @ across)
+        x = (0.5 + along + 0.8**0.5 * across / across.norm()).reshape(1, 1, 4, 4)
+    y, epsilon = torch.tensor([0]), torch.tensor([0.09])
+    assert not defense.decide(x, generator(0)).rejected.any()
+    attack = attack_of("refusal-l2", restarts=1)
+    point = attack.perturb(defense, x, y, epsilon, generator(0))
+    assert defense.decide(point, generator(0)).rejected.all()
+    of_the_view = dataclasses.replace(attack, view=View(surrogate="exact"))
+    point = of_the_view.perturb(defense, x, y, epsilon, generator(0))
+    assert not defense.decide(point, generator(0)).rejected.any()
 
 
 def test_a_wrong_answer_is_no_refusal_and_a_refusal_no_evasion():
