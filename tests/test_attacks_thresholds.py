@@ -226,6 +226,21 @@ def test_problems_that_stall_leave_the_batch_and_change_nothing_for_the_others()
         assert torch.equal(alone, together[:, [row]])
 
 
+def test_the_steps_of_a_problem_do_not_notice_that_others_leave():
+    """Ends short of the minimum, so that a lost momentum would show; nothing is ever accepted."""
+    defense = Mixture(2, gain=0.3, variance=1 / 5.5, tau_enc=1.0, tau_dec=0.5)
+    attack = attack_of("threshold-aware-l2", power=1.0, steps=60, patience=5)
+    x = images(2, spread=0.1)
+    y = torch.zeros(2).long()
+    minimum = attack_of("threshold-aware-l2", power=1.0, patience=400)
+    x[1] = minimum(defense, x[1:], y[1:], (5.0,), generator(0))[0, 0]  # stalls at once
+    x[1] += 0.05 * (x[1] - 0.5)
+    defense.asked.clear()
+    together = attack(defense, x, y, (5.0,), generator(0))
+    assert sorted(set(defense.asked)) == [1, 2]
+    assert torch.equal(attack(defense, x[:1], y[:1], (5.0,), generator(0)), together[:, :1])
+
+
 def test_the_problems_of_an_image_that_is_broken_leave_together():
     defense, x = Mixture(**LOOSE), images(4)
     y = labels(defense, x)
