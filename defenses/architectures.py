@@ -58,6 +58,11 @@ _RGB_DECODER = (
     Conv(3, 1, 1, 0),
 )
 
+_SVHN_ENCODER = (Conv(32, 5, 2, 2), Conv(64, 5, 2, 2), Conv(128, 5, 2, 2))
+_DEEPER = Conv(128, 5, 2, 2)  # halves the encoder's side once more
+_LARGER = Conv(16, 4, 2, 1)  # doubles the decoder's side once more
+_SVHN_LAST = Conv(128, 4, 1, 0)
+
 ARCHITECTURES: dict[str, Architecture] = {
     # Not in the paper: Table 9 scaled down to the 8x8 images of `digits`.
     "digits": Architecture(
@@ -86,8 +91,22 @@ ARCHITECTURES: dict[str, Architecture] = {
     ),
     "svhn": Architecture(
         latent=40,
-        encoder=(Conv(32, 5, 2, 2), Conv(64, 5, 2, 2), Conv(128, 5, 2, 2), Conv(128, 4, 1, 0)),
+        encoder=(*_SVHN_ENCODER, _SVHN_LAST),
         decoder=_RGB_DECODER,
+        discriminator=(512, 256),
+    ),
+    # Not in the paper: SVHN's column, continued by one stage of stride 2 on either side for 64x64
+    # pixels (CelebA) and by two for 128x128 (COIL-100), as wide as the stages they continue.
+    "celeba": Architecture(
+        latent=40,
+        encoder=(*_SVHN_ENCODER, _DEEPER, _SVHN_LAST),
+        decoder=(*_RGB_DECODER[:-1], _LARGER, _RGB_DECODER[-1]),
+        discriminator=(512, 256),
+    ),
+    "coil": Architecture(
+        latent=40,
+        encoder=(*_SVHN_ENCODER, _DEEPER, _DEEPER, _SVHN_LAST),
+        decoder=(*_RGB_DECODER[:-1], _LARGER, _LARGER, _RGB_DECODER[-1]),
         discriminator=(512, 256),
     ),
 }

@@ -15,6 +15,8 @@ from sklearn.datasets import load_digits
 from attacks.threat import Norm
 from benchmark.datasets import DATASETS, base
 from benchmark.datasets.base import Dataset, Split
+from defenses import DEFENSES
+from defenses.randomness import generator
 
 digits = DATASETS["digits"].load()
 
@@ -55,7 +57,7 @@ def test_published_budgets_are_those_of_the_paper():
     rows = {
         name: (s.task.epsilon_linf, s.task.epsilon_l2, s.task.noise_std)
         for name, s in DATASETS.items()
-        if name != "digits"
+        if name not in ("digits", "coil100", "celeba")
     }
     assert rows == {
         "mnist": (0.3, 1.5, 0.2),
@@ -64,6 +66,31 @@ def test_published_budgets_are_those_of_the_paper():
         "gtsrb10": (8 / 255, 1.5, 0.01),
         "supertraffic10": (8 / 255, 1.5, 0.01),
     }
+
+
+@pytest.mark.parametrize("name", ["coil100", "celeba"])
+def test_budgets_that_no_paper_states_are_those_of_svhn_for_as_many_pixels(name):
+    task, svhn = DATASETS[name].task, DATASETS["svhn"].task
+    growth = np.prod(task.shape) / np.prod(svhn.shape)
+    assert task.epsilon_l2 == pytest.approx(svhn.epsilon_l2 * growth**0.5)
+    assert (task.epsilon_linf, task.noise_std) == (svhn.epsilon_linf, svhn.noise_std)
+
+
+@pytest.mark.parametrize("name", DATASETS)
+@pytest.mark.parametrize("defense", ["cnn", "eabs"])
+def test_registered_tasks_are_answered_by_networks_of_their_shape(name, defense):
+    task = DATASETS[name].task
+    built = DEFENSES[defense].build(task).eval()
+    if defense == "cnn":
+        assert built.decide(torch.rand(2, *task.shape), generator(0)).logits.shape == (
+            2,
+            task.num_classes,
+        )
+    else:
+        latents = torch.zeros(1, built.decoders.latent)
+        assert built.decoders(latents).shape == (1, task.num_classes, *task.shape)
+        mean, _ = built.encoders(torch.rand(2, *task.shape))
+        assert mean.shape == (2, built.decoders.latent)
 
 
 def test_digits_are_all_there_and_every_class_is_tested():

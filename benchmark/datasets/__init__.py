@@ -1,6 +1,8 @@
 """The data sets, in the order in which tables and listings show them."""
 
 from benchmark.datasets.base import Batch, Dataset, Source, Split, test_sample
+from benchmark.datasets.celeba import CELEBA
+from benchmark.datasets.coil100 import COIL_100
 from benchmark.datasets.digits import DIGITS
 from benchmark.datasets.fashion_mnist import FASHION_MNIST
 from benchmark.datasets.gtsrb10 import GTSRB10_SIGNS
@@ -17,4 +19,6 @@ DATASETS: dict[str, Source] = {
     "svhn": SVHN_CROPPED,
     "gtsrb10": GTSRB10_SIGNS,
     "supertraffic10": SUPERTRAFFIC10,
+    "coil100": COIL_100,
+    "celeba": CELEBA,
 }

@@ -66,10 +66,35 @@ def obtain(file: OfficialFile, folder: Path) -> Path:
     Raises:
         OSError: it is neither there nor to be had; says what, where to put it, and its URL.
     """
-    for name in file.names:
-        if (folder / name).exists():
-            return folder / name
-    return _download(file, folder)
+    return _present(file, folder) or _download(file, folder)
+
+
+def obtain_by_hand(files: Sequence[OfficialFile], folder: Path) -> dict[OfficialFile, Path]:
+    """The paths of files in ``folder`` that no program can download, by file.
+
+    Args:
+        files: their urls are pages on which a person finds them.
+        folder: where they must lie.
+
+    Raises:
+        OSError: some are not there; says which, where to put them, and their page.
+    """
+    paths = {file: path for file in files if (path := _present(file, folder))}
+    missing = [file for file in files if file not in paths]
+    if missing:
+        names = " and ".join(
+            f"{file.name} (or the folder {file.extracted})" if file.extracted else file.name
+            for file in missing
+        )
+        raise FileNotFoundError(
+            f"{names} must lie in {folder}, got no such file; "
+            f"a browser can fetch it from {missing[0].url}, this program can't"
+        )
+    return paths
+
+
+def _present(file: OfficialFile, folder: Path) -> Path | None:
+    return next((folder / name for name in file.names if (folder / name).exists()), None)
 
 
 def content(path: Path) -> bytes:

@@ -1,4 +1,4 @@
-"""Traffic sign data sets as arrays, kept in one npz file so that archives are decoded once."""
+"""Data sets as arrays, kept in one npz file so that archives are decoded once."""
 
 import os
 import tempfile
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,20 +92,25 @@ def read_prepared(path: Path, kinds: Sequence[str] = ()) -> SignArrays:
 
 def keep(arrays: SignArrays, path: Path) -> None:
     """Write the prepared file for the next time; where that is impossible, there is none."""
+    store(
+        path,
+        images_train=arrays.train.images.transpose(0, 2, 3, 1),
+        labels_train=arrays.train.labels,
+        track_train=arrays.groups,
+        images_test=arrays.test.images.transpose(0, 2, 3, 1),
+        labels_test=arrays.test.labels,
+        class_ids=np.array(arrays.classes),
+        caveat=np.array(arrays.caveat),
+    )
+
+
+def store(path: Path, **arrays: Any) -> None:
+    """Write arrays to an npz file in one piece or, where that is impossible, not at all."""
     with suppress(OSError):
         handle, draft = tempfile.mkstemp(prefix=".prepared-", suffix=".npz", dir=path.parent)
         try:
             with os.fdopen(handle, "wb") as stream:
-                np.savez(
-                    stream,
-                    images_train=arrays.train.images.transpose(0, 2, 3, 1),
-                    labels_train=arrays.train.labels,
-                    track_train=arrays.groups,
-                    images_test=arrays.test.images.transpose(0, 2, 3, 1),
-                    labels_test=arrays.test.labels,
-                    class_ids=np.array(arrays.classes),
-                    caveat=np.array(arrays.caveat),
-                )
+                np.savez(stream, **arrays)
             Path(draft).replace(path)
         finally:
             Path(draft).unlink(missing_ok=True)
