@@ -15,6 +15,8 @@ class Preset:
         samples: test images per cell.
         votes: fresh seeds with which the judge asks a stochastic defense about one candidate.
         block: samples per unit of work; a killed run loses one block per worker at most.
+        every: of the data set's curve a run without ``--epsilons`` takes every so-manieth radius,
+            and always the tables' own.
         defenses: fields that replace those of a registered recipe, by defense.
         by_dataset: further such fields for one data set only.
         attacks: fields that replace those of a registered attack, by attack.
@@ -26,6 +28,7 @@ class Preset:
     samples: int
     votes: int
     block: int
+    every: int = 1
     defenses: Overrides = field(default_factory=dict)
     by_dataset: Mapping[str, Overrides] = field(default_factory=dict)
     attacks: Overrides = field(default_factory=dict)
@@ -83,6 +86,7 @@ PRESETS: dict[str, Preset] = {
         samples=100,
         votes=3,
         block=100,
+        every=2,
         defenses={
             "cnn": {"epochs": 4, "batch_size": 128, "halve_every": 1, "least_updates": 1000},
             **_each(
