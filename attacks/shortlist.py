@@ -102,41 +102,51 @@ class Shortlist:
         """(E, N) bool: the goal was reached every time the defense was asked."""
         return self._standing.streak >= self._votes
 
-    def propose(self, budget: Tensor | int, rows: Tensor, points: Tensor, rng: Generator) -> Tensor:
+    def propose(
+        self,
+        budget: Tensor | int,
+        rows: Tensor,
+        points: Tensor,
+        rng: Generator,
+        *,
+        times: int = 1,
+    ) -> Tensor:
         """Ask the defense about points and keep those that are better than their predecessors.
 
         Args:
             budget: index into the radii, one or (n,).
             rows: n indices of images.
             points: (n, C, H, W); brought into their ball and the box first.
+            times: so many times the confirmations are asked for and needed.
 
         Returns:
             (n,) bool: which points convince.
         """
         points = self._norm.project(self._x[rows], points, self.radii[budget].expand(len(rows)))
-        asked = ask(self._defense, points, self._y[rows], rng, self._votes, goal=self._goal)
+        votes = times * self._votes
+        asked = ask(self._defense, points, self._y[rows], rng, votes, goal=self._goal)
         known = Standing(self._standing.streak[budget, rows], self._standing.lead[budget, rows])
         longer, equal = asked.streak > known.streak, asked.streak == known.streak
         better = longer | (equal & (asked.lead > known.lead))
         self._set(budget, rows, better, points, asked)
-        return asked.streak >= self._votes
+        return asked.streak >= votes
 
     def stretched(self, budget: Tensor | int, rows: Tensor, points: Tensor) -> Tensor:
         """The points (n, C, H, W) of these images moved along their directions to fill a budget."""
         return self._norm.stretch(self._x[rows], points, self.radii[budget].expand(len(rows)))
 
     def inherit(self, budget: int) -> None:
-        """Take over the candidates of the next smaller budget that are more convincing.
+        """Take over the candidates of the next smaller budget that convince where none does here.
 
-        The smaller ball lies in the larger, so a curve of accuracies cannot rise. Equal streaks
-        keep their own candidate: it is as convincing and was made for its budget.
+        The smaller ball lies in the larger, so a curve of accuracies cannot rise. Short streaks
+        stay behind: between them luck decides, and this budget's own was made for it.
         """
         if budget == 0:
             return
-        streak, lead = self._standing.streak[budget - 1], self._standing.lead[budget - 1]
-        longer = streak > self._standing.streak[budget]
-        rows = torch.arange(len(longer), device=longer.device)
-        self._set(budget, rows, longer, self.candidates[budget - 1], Standing(streak, lead))
+        below, here = self.convinces[budget - 1], self.convinces[budget]
+        rows = torch.arange(len(here), device=here.device)
+        standing = Standing(self._standing.streak[budget - 1], self._standing.lead[budget - 1])
+        self._set(budget, rows, below & ~here, self.candidates[budget - 1], standing)
 
     def _set(
         self, budget: Tensor | int, rows: Tensor, chosen: Tensor, points: Tensor, asked: Standing

@@ -15,6 +15,8 @@ class Preset:
         samples: test images per cell.
         votes: fresh seeds with which the judge asks a stochastic defense about one candidate.
         block: samples per unit of work; a killed run loses one block per worker at most.
+        every: of the data set's curve a run without ``--epsilons`` takes every so-manieth radius,
+            and always the tables' own.
         defenses: fields that replace those of a registered recipe, by defense.
         by_dataset: further such fields for one data set only.
         attacks: fields that replace those of a registered attack, by attack.
@@ -26,6 +28,7 @@ class Preset:
     samples: int
     votes: int
     block: int
+    every: int = 1
     defenses: Overrides = field(default_factory=dict)
     by_dataset: Mapping[str, Overrides] = field(default_factory=dict)
     attacks: Overrides = field(default_factory=dict)
@@ -69,6 +72,7 @@ PRESETS: dict[str, Preset] = {
             **_each(_ADVERSARIAL, epochs=1, batch_size=128),
             **_each(_SYNTHESIS, epochs=1, batch_size=128, candidates=50, latent_steps=3),
             **_each(_GMVAE, epochs=1),
+            "gmvae_reclassify": {"steps": 5},
         },
         attacks={
             "pgd-linf": {"steps": 3, "restarts": 1, "eot": 1},
@@ -97,6 +101,7 @@ PRESETS: dict[str, Preset] = {
         samples=100,
         votes=3,
         block=100,
+        every=2,
         defenses={
             "cnn": {"epochs": 4, "batch_size": 128, "halve_every": 1, "least_updates": 1000},
             **_each(
@@ -110,6 +115,7 @@ PRESETS: dict[str, Preset] = {
             **_each(_CLASS_ENCODERS, epochs=5, batch_size=128, **_QUICK_SYNTHESIS),
             **_each(_SHARED_ENCODER, epochs=6, batch_size=64, **_QUICK_SYNTHESIS),
             **_each(_GMVAE, epochs=12, halve_every=3, least_updates=1000),
+            "gmvae_reclassify": {"steps": 300},
         },
         by_dataset={  # the default of `make bench`: all of it in five minutes
             "digits": {

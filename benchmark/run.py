@@ -10,8 +10,8 @@ import typer
 from attacks.threat import Norm
 from benchmark import catalog, records, tables
 from benchmark.command import command
-from benchmark.datasets import DATASETS
-from benchmark.presets import PRESETS
+from benchmark.datasets import DATASETS, Source
+from benchmark.presets import PRESETS, Preset
 from benchmark.progress import Progress
 from benchmark.runner import Plan, sweep
 from benchmark.workers import BACKENDS
@@ -79,12 +79,13 @@ def run(
         return
     source = catalog.lookup("data set", dataset, DATASETS)
     defenses = catalog.split_names(defense or DEFAULT_DEFENSES)
+    chosen = catalog.lookup("preset", preset, PRESETS)
     plan = Plan(
         dataset=dataset,
         defenses=defenses if coverage is None else catalog.with_coverage(defenses, coverage),
         attacks=catalog.expand(catalog.split_names(attack or DEFAULT_ATTACKS)),
-        preset=catalog.lookup("preset", preset, PRESETS),
-        epsilons=_for_every_norm(numbers(epsilons)) if epsilons else source.curve,
+        preset=chosen,
+        epsilons=_for_every_norm(numbers(epsilons)) if epsilons else _sweep(source, chosen),
         samples=samples,
         seed=seed,
     )
@@ -107,6 +108,18 @@ def run(
         print(f"wrote {path}")
     print(f"wrote {len(paths)} records in {paths[0].parent}")
     require_success(paths)
+
+
+def _sweep(source: Source, preset: Preset) -> dict[Norm, tuple[float, ...]]:
+    """The radii of a run without ``--epsilons``: see `Preset.every`."""
+    return {
+        norm: tuple(
+            radius
+            for place, radius in enumerate(curve, start=1)
+            if place % preset.every == 0 or radius in source.epsilons[norm]
+        )
+        for norm, curve in source.curve.items()
+    }
 
 
 def numbers(text: str) -> tuple[float, ...]:

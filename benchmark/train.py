@@ -79,6 +79,8 @@ def ensure(
         start = ensure(
             dataset, recipe.starts_from, preset, seed=seed, device=device, progress=progress
         )
+        if recipe.epochs == 0:
+            return start
     key = _key(dataset, recipe, seed, start)
     found = weights.find(dataset.name, name, preset.name, key)
     if found is not None:

@@ -3,7 +3,7 @@
 from defenses.adversarial_training import AdversarialTraining
 from defenses.base import Recipe
 from defenses.cnn import CNN
-from defenses.gmvae import GaussianMixtureVAE
+from defenses.gmvae import GaussianMixtureVAE, Reclassification
 from defenses.synthesis import (
     AdversarialPrior,
     ClassEncoders,
@@ -12,6 +12,10 @@ from defenses.synthesis import (
     SharedEncoder,
     Synthesis,
     VariationalPosterior,
+)
+
+_GMVAE = GaussianMixtureVAE(
+    summary="a VAE with a Gaussian per class that rejects by distance and reconstruction"
 )
 
 DEFENSES: dict[str, Recipe] = {
@@ -74,8 +78,11 @@ DEFENSES: dict[str, Recipe] = {
         prior=AdversarialPrior(),
         posterior=VariationalPosterior(),
     ),
-    "gmvae": GaussianMixtureVAE(
-        summary="a VAE with a Gaussian per class that rejects by distance and reconstruction",
+    "gmvae": _GMVAE,
+    "gmvae_reclassify": Reclassification(
+        summary="GMVAE that looks for the latent of what it refuses",
+        base=_GMVAE,
+        starts_from="gmvae",
     ),
     "gmvae_semi": GaussianMixtureVAE(
         summary="GMVAE that saw 100 labels per class",

@@ -159,6 +159,12 @@ def brightness(threshold: float) -> Scripted:
     )
 
 
+def brightness_weights() -> tuple[torch.Tensor, torch.Tensor]:
+    """Of a linear classifier: class 1 above a mean brightness of 0.5."""
+    weight = torch.stack([torch.zeros(16), torch.full((16,), 1 / 16)])
+    return weight, torch.tensor([0.5, 0.0])
+
+
 def test_a_break_is_scaled_down_and_the_budget_below_gets_all_restarts():
     x = torch.tensor([0.0, 0.48, 0.45]).reshape(3, 1, 1, 1)
     epsilons = tuple(0.01 * k for k in range(1, 8))
@@ -237,18 +243,33 @@ def test_a_deterministic_defense_is_asked_once_a_stochastic_one_as_often_as_must
         assert defense.cost.forward - before == 3 * votes
 
 
+def test_a_stochastic_defense_is_attacked_at_every_budget_where_no_break_is_sure():
+    def asked(std: float) -> list[int]:
+        defense, attack = Noisy(*brightness_weights(), std=std), Listed(restarts=2)
+        attack(
+            defense, torch.full((1, 1, 4, 4), 0.43), torch.zeros(1).long(), epsilons, generator(0)
+        )
+        return [attack.asked[(0.43, each)] for each in epsilons]
+
+    epsilons = (0.02, 0.05, 0.08, 0.2)
+    assert asked(std=1e-4) == [2, 2, 1, 0]  # what broke at 0.08 fills 0.2 and breaks it surely
+    assert asked(std=10.0)[2:] != [1, 0]  # a coin: a break at one budget says nothing of the next
+
+
 def test_the_shortlist_keeps_streaks_then_leads_within_every_ball():
     x, y, rows = torch.full((1, 1, 1, 1), 0.2), torch.zeros(1).long(), torch.zeros(1).long()
-    shortlist = Shortlist(brightness(0.5), Norm.LINF, x, y, (0.1, 0.4), confirmations=3)
+    shortlist = Shortlist(brightness(0.5), Norm.LINF, x, y, (0.1, 0.4, 0.7), confirmations=3)
     for value in (0.25, 0.9, 0.22):  # 0.9 is brought to 0.3: nearer to the threshold, not beyond it
         assert not shortlist.propose(0, rows, torch.full_like(x, value), generator(0)).any()
     assert shortlist.candidates[0].item() == pytest.approx(0.3, rel=1e-5)
     shortlist.inherit(1)
-    assert shortlist.candidates[1].item() == pytest.approx(0.3, rel=1e-5)
+    assert shortlist.candidates[1].item() == pytest.approx(0.2)
     assert shortlist.propose(1, rows, torch.full_like(x, 0.55), generator(0)).all()
     assert not shortlist.propose(1, rows, torch.full_like(x, 0.45), generator(0)).any()
-    assert shortlist.candidates[1].item() == pytest.approx(0.55)
-    assert shortlist.convinces.tolist() == [[False], [True]]
+    assert shortlist.convinces.tolist() == [[False], [True], [False]]
+    shortlist.inherit(2)
+    assert shortlist.candidates[2].item() == pytest.approx(0.55)
+    assert shortlist.convinces[2].all()
 
 
 def test_a_boundary_point_of_a_stochastic_defense_is_stretched_to_fill_the_budget():

@@ -2,5 +2,6 @@
 
 from defenses.gmvae.classifier import GMVAE
 from defenses.gmvae.recipe import GaussianMixtureVAE
+from defenses.gmvae.reclassification import Reclassification, Reclassifying
 
-__all__ = ["GMVAE", "GaussianMixtureVAE"]
+__all__ = ["GMVAE", "GaussianMixtureVAE", "Reclassification", "Reclassifying"]

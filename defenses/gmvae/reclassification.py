@@ -1,4 +1,4 @@
-"""A second look at what a GMVAE refuses: which latent decodes to this image? (section 3.5, Eq. 9)"""
+"""A second look at what a GMVAE refuses: which latent decodes to this image? (Eq. 9)"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -121,14 +121,13 @@ class Reclassifying(Defense):
             return first
         z = self.search.run(self.base, x[rows], self.means(len(rows)), self.search.steps)
         logits, scores = self.answers(x[rows], z)
-        again = refused(scores) if self.refuses_fooling else torch.zeros_like(rows, dtype=torch.bool)
+        again = (
+            refused(scores) if self.refuses_fooling else torch.zeros_like(rows, dtype=torch.bool)
+        )
         return Decision(
             first.logits.index_copy(0, rows, logits),
             first.rejected.index_copy(0, rows, again),
-            {
-                name: value.index_copy(0, rows, scores[name])
-                for name, value in first.scores.items()
-            },
+            {name: value.index_copy(0, rows, scores[name]) for name, value in first.scores.items()},
         )
 
     def _surrogate(self, name: str, rng: Generator) -> Surrogate:
@@ -190,9 +189,7 @@ class Reclassification(Recipe):
         coverage: of the base.
     """
 
-    inference_fields = frozenset(
-        {"steps", "rate", "refine_steps", "refuses_fooling", "coverage"}
-    )
+    inference_fields = frozenset({"steps", "rate", "refine_steps", "refuses_fooling", "coverage"})
 
     base: GaussianMixtureVAE
     epochs: int = 0
@@ -209,9 +206,7 @@ class Reclassification(Recipe):
         """Around untrained networks."""
         base = replace(self.base, coverage=self.coverage).build(task)
         search = LatentSearch(self.steps, self.rate)
-        return Reclassifying(
-            base, search, self.refine_steps, refuses_fooling=self.refuses_fooling
-        )
+        return Reclassifying(base, search, self.refine_steps, refuses_fooling=self.refuses_fooling)
 
     def learner(self, defense: Defense, task: Task, attack: InnerAttack | None) -> Learner:
         """Nothing to learn.
