@@ -1,11 +1,13 @@
-"""The attack suite: every attack by name, in table order, with the E-ABS paper's parameters."""
+"""The attack suite: every attack by name, in table order, with the papers' parameters."""
 
 from attacks.base import Attack
 from attacks.eot import View
+from attacks.fooling import Fooling
 from attacks.from_foolbox import (
     BIM,
     DDN,
     FGSM,
+    MIM,
     PGD,
     AdditiveNoise,
     Boundary,
@@ -14,7 +16,11 @@ from attacks.from_foolbox import (
     PGDEstimated,
 )
 from attacks.latent_descent import LatentDescent
+from attacks.refusal import Refusal
 from attacks.threat import Norm
+from attacks.threshold_aware import ThresholdAware
+from attacks.threshold_hinge import ThresholdHinge
+from attacks.thresholds import Metric
 
 _EOT = View(samples=5)
 
@@ -31,12 +37,27 @@ ATTACKS: dict[str, Attack] = {
     "pgd-estimated-linf": PGDEstimated(steps=50, samples=100),
     "fgsm": FGSM(norm=Norm.LINF, view=_EOT),
     "bim": BIM(norm=Norm.LINF, view=_EOT),
+    "mim-linf": MIM(view=_EOT),
     "latent-descent": LatentDescent(coarse_steps=51, binary_steps=10),
+    "threshold-aware-l2": ThresholdAware(),
+    "threshold-aware-printed-l2": ThresholdAware(metric=Metric.PRINTED),
+    "threshold-hinge-linf": ThresholdHinge(norm=Norm.LINF),
+    "threshold-hinge-l2": ThresholdHinge(norm=Norm.L2),
+    "fooling": Fooling(),
+    "fooling-printed": Fooling(metric=Metric.PRINTED),
+    "refusal-linf": Refusal(norm=Norm.LINF, view=_EOT),
+    "refusal-l2": Refusal(norm=Norm.L2, view=_EOT),
 }
 
 SUITES: dict[str, tuple[str, ...]] = {
     "all_linf": ("pgd-linf", "deepfool-linf", "noise-linf"),
     "all_l2": ("pgd-l2", "ddn", "cw-l2", "deepfool-l2", "noise-l2"),
     "gradient_free": ("boundary", "pgd-estimated-linf"),
+    "threshold_aware": (
+        "threshold-aware-l2",
+        "threshold-hinge-linf",
+        "threshold-hinge-l2",
+        "fooling",
+    ),
     "all": tuple(ATTACKS),
 }

@@ -1,6 +1,7 @@
 """What an attack is: it proposes candidates and never gives a verdict."""
 
 import math
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
@@ -9,6 +10,7 @@ from typing import ClassVar
 from torch import Generator, Tensor
 
 from attacks.eot import View
+from attacks.goals import Goal
 from attacks.threat import Norm
 from defenses.base import Defense
 
@@ -30,6 +32,7 @@ class Attack(ABC):
     """
 
     norms: ClassVar[tuple[Norm, ...]]
+    goal: ClassVar[Goal] = Goal.EVASION
     counts_from_zero: ClassVar[tuple[str, ...]] = ()
 
     norm: Norm
@@ -70,20 +73,20 @@ class Attack(ABC):
             ValueError: see `check`.
         """
 
-    @staticmethod
-    def check(x: Tensor, epsilons: Sequence[float]) -> None:
+    def check(self, x: Tensor, epsilons: Sequence[float]) -> None:
         """Refuse what no attack can work with.
 
         Raises:
             ValueError: pixels outside the box or not finite; budgets that are negative, not finite
-                or not ascending.
+                (but for attacks without a budget) or not ascending.
         """
         if not bool(((x >= 0) & (x <= 1)).all()):
             raise ValueError(
                 f"x must be in [0, 1], got values from {x.min().item():g} to {x.max().item():g}; "
                 "scale the images"
             )
-        if not all(math.isfinite(each) and each >= 0 for each in epsilons):
+        largest = math.inf if self.norm is Norm.UNRESTRICTED else sys.float_info.max
+        if not all(0 <= each <= largest for each in epsilons):
             raise ValueError(
                 f"epsilons must be finite and not negative, got {list(epsilons)}; drop the others"
             )

@@ -1,4 +1,4 @@
-"""What counts as a break: a wrong class that the defense accepts."""
+"""What counts as an evasion: a wrong class that the defense accepts."""
 
 import torch
 from torch import Generator, Tensor

@@ -56,7 +56,15 @@ class FixedEpsilonAttack(Attack):
     ) -> Tensor:
         """Candidates (E, N, C, H, W); see `Attack.__call__`."""
         self.check(x, epsilons)
-        shortlist = Shortlist(defense, self.norm, x, y, epsilons, confirmations=self.confirmations)
+        shortlist = Shortlist(
+            defense,
+            self.norm,
+            x,
+            y,
+            epsilons,
+            confirmations=self.confirmations,
+            goal=self.goal,
+        )
         untried = torch.zeros(len(x), dtype=torch.long, device=x.device)
         broken = torch.full_like(untried, len(epsilons))
         survived = torch.zeros_like(untried)

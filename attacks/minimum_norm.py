@@ -34,7 +34,15 @@ class MinimumNormAttack(Attack):
     ) -> Tensor:
         """Candidates (E, N, C, H, W); see `Attack.__call__`."""
         self.check(x, epsilons)
-        shortlist = Shortlist(defense, self.norm, x, y, epsilons, confirmations=self.confirmations)
+        shortlist = Shortlist(
+            defense,
+            self.norm,
+            x,
+            y,
+            epsilons,
+            confirmations=self.confirmations,
+            goal=self.goal,
+        )
         if len(x) == 0:
             return shortlist.candidates
         recorder = Recorder(self.norm, x, epsilons)

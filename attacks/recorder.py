@@ -33,7 +33,7 @@ class Recorder:
         radii = torch.as_tensor(epsilons, dtype=x.dtype, device=x.device)
         self._radii = radii.reshape(len(radii), -1).expand(len(radii), len(x))
         self.leads = x.new_full(self._radii.shape, -torch.inf)
-        self._points = x.expand(len(radii), *x.shape)
+        self._points = x.repeat(len(radii), 1, 1, 1, 1)
         self._reach = self._radii * (1 + _REACH)
 
     @torch.no_grad()
@@ -62,8 +62,26 @@ class Recorder:
         self._points = self._points.index_copy(1, rows, points)
         self.leads = self.leads.index_copy(1, rows, torch.maximum(part.leads, self.leads[:, rows]))
 
+    def merged(self, copies: int) -> "Recorder":
+        """The record of n images that stand here several times, one block of all n after the other.
+
+        Args:
+            copies: blocks; of points that lead equally that of the first counts.
+        """
+        leads = self.leads.unflatten(1, (copies, -1))
+        best = leads.argmax(dim=1)
+        budgets, images = torch.meshgrid(
+            *(torch.arange(size, device=best.device) for size in best.shape), indexing="ij"
+        )
+        one = self.part(images[0])
+        one.leads = leads[budgets, best, images]
+        one._points = self._points.unflatten(1, (copies, -1))[budgets, best, images]
+        return one
+
+    @torch.no_grad()
     def see_rows(self, rows: Tensor, points: Tensor, leads: Tensor) -> None:
-        """`see` for these rows (indices) alone."""
-        part = self.part(rows)
-        part.see(points, leads)
-        self.adopt(rows, part)
+        """`see` for these rows (indices, each once) alone."""
+        reached = self.norm.distance(self.x[rows], points) <= self._reach[:, rows]
+        budget, row = (reached & (leads > self.leads[:, rows])).nonzero(as_tuple=True)
+        self.leads[budget, rows[row]] = leads[row].to(self.leads.dtype)
+        self._points[budget, rows[row]] = points[row]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from attacks.evasion import evasion_lead
+from attacks.goals import Goal
 from attacks.threat import Norm
 from defenses.base import Defense
 from defenses.randomness import child
@@ -17,8 +17,9 @@ class Standing:
     """How convincingly candidates fool the deployed defense.
 
     Args:
-        streak: answers in a row, from the first, that were wrong and accepted; -1 if never asked.
-        lead: `evasion_lead` of the first answer; orders candidates of equal streak.
+        streak: answers in a row, from the first, that reached the goal (for evasion: wrong and
+            accepted); -1 if never asked.
+        lead: `Goal.lead` of the first answer; orders candidates of equal streak.
     """
 
     streak: Tensor
@@ -33,15 +34,23 @@ class Standing:
         )
 
 
-def ask(defense: Defense, x: Tensor, y: Tensor, rng: Generator, votes: int) -> Standing:
-    """Ask the deployed defense until it answers right or ``votes`` answers were wrong."""
+def ask(
+    defense: Defense,
+    x: Tensor,
+    y: Tensor,
+    rng: Generator,
+    votes: int,
+    *,
+    goal: Goal = Goal.EVASION,
+) -> Standing:
+    """Ask the deployed defense until the goal is missed or was reached ``votes`` times."""
     standing = Standing.unasked((len(x),), x)
     streak, first = standing.streak + 1, standing.lead
     rows = torch.arange(len(x), device=x.device)
     for vote in range(votes):
         if len(rows) == 0:
             break
-        ahead = evasion_lead(defense.decide(x[rows], child(rng, "vote", vote)), y[rows])
+        ahead = goal.lead(defense.decide(x[rows], child(rng, "vote", vote)), y[rows])
         if vote == 0:
             first = ahead.to(x.dtype)
         rows = rows[ahead > 0]
@@ -60,6 +69,7 @@ class Shortlist:
         epsilons: E radii, ascending.
         confirmations: the streak that convinces where the defense is stochastic; a deterministic
             one is asked once.
+        goal: what the candidates are to bring about.
 
     Attributes:
         candidates: (E, N, C, H, W).
@@ -75,6 +85,7 @@ class Shortlist:
         epsilons: Sequence[float],
         *,
         confirmations: int,
+        goal: Goal = Goal.EVASION,
     ) -> None:
         self.candidates = x.repeat(len(epsilons), 1, 1, 1, 1)
         self.radii = x.new_tensor(epsilons)
@@ -83,11 +94,12 @@ class Shortlist:
         self._x = x
         self._y = y
         self._votes = confirmations if defense.stochastic else 1
+        self._goal = goal
         self._standing = Standing.unasked((len(epsilons), len(x)), x)
 
     @property
     def convinces(self) -> Tensor:
-        """(E, N) bool: the defense was wrong and accepted every time it was asked."""
+        """(E, N) bool: the goal was reached every time the defense was asked."""
         return self._standing.streak >= self._votes
 
     def propose(self, budget: Tensor | int, rows: Tensor, points: Tensor, rng: Generator) -> Tensor:
@@ -102,7 +114,7 @@ class Shortlist:
             (n,) bool: which points convince.
         """
         points = self._norm.project(self._x[rows], points, self.radii[budget].expand(len(rows)))
-        asked = ask(self._defense, points, self._y[rows], rng, self._votes)
+        asked = ask(self._defense, points, self._y[rows], rng, self._votes, goal=self._goal)
         known = Standing(self._standing.streak[budget, rows], self._standing.lead[budget, rows])
         longer, equal = asked.streak > known.streak, asked.streak == known.streak
         better = longer | (equal & (asked.lead > known.lead))

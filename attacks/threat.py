@@ -56,11 +56,14 @@ class Norm(StrEnum):
     def stretch(self, x: Tensor, point: Tensor, epsilon: Tensor | float) -> Tensor:
         """The point (N, C, H, W) moved along its own direction from ``x`` to lie at ``epsilon``.
 
-        Clipping to the box may leave it nearer; a point at ``x`` stays there.
+        Clipping to the box may leave it nearer; a point at ``x`` stays there, and so does every
+        point where distances do not count.
 
         Args:
             epsilon: one distance or (N,).
         """
+        if self is Norm.UNRESTRICTED:
+            return self.project(x, point, epsilon)
         scale = epsilon / self.distance(x, point).clamp_min(_TINY)
         return self.project(x, x + (point - x) * scale.reshape(-1, 1, 1, 1), epsilon)
 

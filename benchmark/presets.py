@@ -43,6 +43,12 @@ _QUICK_SYNTHESIS = {
     "latent_steps": 30,
 }
 _GMVAE = ("gmvae", "gmvae_semi", "gmvae_variable_entropy")
+_THRESHOLD_DESCENTS = (
+    "threshold-aware-l2",
+    "threshold-aware-printed-l2",
+    "fooling",
+    "fooling-printed",
+)
 _ADVERSARIAL = ("adv_linf", "adv_l2")
 
 
@@ -76,7 +82,13 @@ PRESETS: dict[str, Preset] = {
             "boundary": {"steps": 20},
             "pgd-estimated-linf": {"steps": 2, "samples": 4},
             "bim": {"steps": 3},
+            "mim-linf": {"steps": 3, "eot": 1},
             "latent-descent": {"coarse_steps": 5, "binary_steps": 2},
+            **_each(_THRESHOLD_DESCENTS, steps=3),
+            "threshold-hinge-linf": {"steps": 3},
+            "threshold-hinge-l2": {"steps": 3},
+            "refusal-linf": {"steps": 3, "eot": 1},
+            "refusal-l2": {"steps": 3, "eot": 1},
         },
     ),
     "quick": Preset(
@@ -125,7 +137,13 @@ PRESETS: dict[str, Preset] = {
             "noise-linf": {"repeats": 10},
             "boundary": {"steps": 1000},
             "pgd-estimated-linf": {"steps": 20, "relative_step": 0.1, "samples": 20},
+            "mim-linf": {"eot": 1},
             "latent-descent": {"coarse_steps": 20, "binary_steps": 8},
+            **_each(_THRESHOLD_DESCENTS, steps=100, rate=0.05, patience=20),
+            "threshold-hinge-linf": {"steps": 40, "relative_step": 0.2},
+            "threshold-hinge-l2": {"steps": 40, "relative_step": 0.2},
+            "refusal-linf": {"steps": 20, "relative_step": 0.25, "eot": 1},
+            "refusal-l2": {"steps": 20, "relative_step": 0.25, "eot": 1},
         },
     ),
     "paper": Preset(

@@ -41,7 +41,7 @@ def run(
     epsilons: Annotated[
         str | None,
         typer.Option(
-            help="Radii such as 0.5,1,1.5 or 8/255, for every norm.",
+            help="Radii such as 0.5,1,1.5 or 8/255, for every norm that has any.",
             show_default="the data set's curve; tables show its main radius",
         ),
     ] = None,
@@ -84,7 +84,7 @@ def run(
         defenses=defenses if coverage is None else catalog.with_coverage(defenses, coverage),
         attacks=catalog.expand(catalog.split_names(attack or DEFAULT_ATTACKS)),
         preset=catalog.lookup("preset", preset, PRESETS),
-        epsilons=dict.fromkeys(Norm, numbers(epsilons)) if epsilons else source.curve,
+        epsilons=_for_every_norm(numbers(epsilons)) if epsilons else source.curve,
         samples=samples,
         seed=seed,
     )
@@ -127,6 +127,11 @@ def numbers(text: str) -> tuple[float, ...]:
 def _number(text: str) -> float:
     numerator, slash, denominator = text.partition("/")
     return float(numerator) / float(denominator) if slash else float(numerator)
+
+
+def _for_every_norm(radii: tuple[float, ...]) -> dict[Norm, tuple[float, ...]]:
+    """The radii for each norm that has any."""
+    return {norm: radii for norm in Norm if norm is not Norm.UNRESTRICTED}
 
 
 def _stem(plan: Plan) -> str:

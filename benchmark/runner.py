@@ -14,6 +14,7 @@ import pandas as pd
 from attacks.base import Attack
 from attacks.threat import Norm
 from benchmark import catalog, examples, provenance, records
+from benchmark.bank import inform
 from benchmark.cells import CLEAN, Cell
 from benchmark.datasets import Dataset, test_sample
 from benchmark.judge import Verdict
@@ -83,7 +84,7 @@ def sweep(
     workers = Workers.of(jobs, device, backend, scheduler)
     source = catalog.lookup("data set", plan.dataset, shelf.sources)
     channels = source.task.shape[0]
-    attacks = _distinct(
+    asked = _distinct(
         catalog.parse_attack(spec, plan.preset, channels, shelf.attacks) for spec in plan.attacks
     )
     epsilons = {
@@ -92,9 +93,10 @@ def sweep(
             plan.epsilons.get(attack.norm, source.epsilons.get(attack.norm, ())),
             source.task.shape,
         )
-        for _, attack in attacks
+        for _, attack in asked
     }
     dataset = source.load()
+    attacks = inform(asked, dataset, plan.seed)
     wanted = plan.samples
     if wanted is None:
         wanted = min(plan.preset.samples, len(dataset.test))
@@ -129,7 +131,7 @@ def _distinct(attacks: Iterable[tuple[str, Attack]]) -> list[tuple[str, Attack]]
 def checked_epsilons(
     norm: Norm, epsilons: Sequence[float], shape: tuple[int, int, int]
 ) -> tuple[float, ...]:
-    """Radii in ascending order, each once.
+    """Radii in ascending order, each once; infinite ones only where distances do not count.
 
     Raises:
         ValueError: none, or one that is not positive, not a number, or larger than the box.
@@ -138,7 +140,7 @@ def checked_epsilons(
         raise ValueError(f"epsilons must be given for norm {norm}, got none; add --epsilons")
     largest = norm.largest(shape)
     for epsilon in epsilons:
-        if not (0 < epsilon <= largest) or math.isinf(epsilon):
+        if not (0 < epsilon <= largest) or (math.isinf(epsilon) and math.isfinite(largest)):
             raise ValueError(
                 f"epsilon must be above 0 and at most {largest:g}, the {norm} diagonal of the "
                 f"images' box, got {epsilon:g}; pixels are in [0, 1]"

@@ -148,16 +148,14 @@ class _Counted:
 
     def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
         self.cost.forward += len(x)
-        logits, margin = self.inner(x)
-        if logits.requires_grad:
-            rows = len(x)
+        if x.requires_grad:
+            x = x.view_as(x)
+            x.register_hook(self._count)
+        return self.inner(x)
 
-            def count(gradient: Tensor) -> Tensor:
-                self.cost.backward += rows
-                return gradient
-
-            logits.register_hook(count)
-        return logits, margin
+    def _count(self, gradient: Tensor) -> Tensor:
+        self.cost.backward += len(gradient)
+        return gradient
 
 
 @runtime_checkable

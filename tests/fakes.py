@@ -3,7 +3,7 @@
 import os
 import signal
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
+from attacks.bank import Bank
 from attacks.base import Attack
 from attacks.threat import Norm
 from benchmark.datasets import Dataset, Source, Split
@@ -204,6 +205,29 @@ class Needy(Walk):
 
     def needs(self, defense: Defense) -> str | None:
         return "it needs a decoder"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Anywhere(Attack):
+    """The image's negative, however far that is."""
+
+    norms: ClassVar[tuple[Norm, ...]] = (Norm.UNRESTRICTED,)
+    norm: Norm = Norm.UNRESTRICTED
+
+    def __call__(
+        self, defense: Defense, x: Tensor, y: Tensor, epsilons: Sequence[float], rng: Generator
+    ) -> Tensor:
+        return 1 - x.repeat(len(epsilons), 1, 1, 1, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Informed(Walk):
+    """Takes a bank and makes no use of it."""
+
+    bank: Bank | None = field(default=None, compare=False)
+
+    def informed(self, bank: Bank) -> "Informed":
+        return replace(self, bank=bank)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from attacks.threat import Norm
-from defenses.base import Decision, Defense, Surrogate, accepts_all, never_rejects
+from defenses.base import Decision, Defense, Surrogate, Terms, accepts_all, never_rejects
 from defenses.randomness import noise_like_rows
 
 SHAPE = (1, 4, 4)
@@ -101,6 +101,81 @@ class Prototypes(Defense):
         return self.prototypes.expand(len(x), -1, -1, -1, -1)
 
 
+class Mixture(Defense):
+    """A linear encoder and decoder, a Gaussian per class, and a threshold on each.
+
+    z = A (x - 1/2) + b with orthonormal rows A times a gain; the decoder is its pseudo-inverse, so
+    that the error is the squared distance of x from a plane. One variance for all dimensions.
+    """
+
+    can_reject = True
+    surrogate_names = ("exact",)
+
+    def __init__(
+        self,
+        num_classes: int = 4,
+        *,
+        gain: float = 2.0,
+        variance: float = 0.1,
+        tau_enc: float = 10.0,
+        tau_dec: float = 0.3,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        rng = Generator().manual_seed(seed)
+        rows = torch.linalg.qr(torch.randn(SIZE, num_classes, generator=rng))[0].T
+        self.rows = nn.Parameter(rows.contiguous())
+        self.gain = gain
+        self.means = nn.Parameter(torch.eye(num_classes))
+        self.variance = variance
+        self.tau = (tau_enc, tau_dec)
+        self.num_classes = num_classes
+        self.asked: list[int] = []
+
+    def encode(self, x: Tensor) -> Tensor:
+        along = ((x.flatten(1) - 0.5)[:, None] * self.rows).sum(dim=2)
+        return self.gain * along + 1 / self.num_classes
+
+    def squares(self, x: Tensor) -> Tensor:
+        """Squared latent distances (N, K) to the means."""
+        return (self.encode(x)[:, None] - self.means).square().sum(dim=2)
+
+    def error(self, x: Tensor) -> Tensor:
+        centred = x.flatten(1) - 0.5
+        along = (centred[:, None] * self.rows).sum(dim=2)
+        return centred.square().sum(dim=1) - along.square().sum(dim=1)
+
+    def logits(self, x: Tensor) -> Tensor:
+        return -self.squares(x)
+
+    def scores(self, x: Tensor, wanted: Tensor, metric: float) -> Tensor:
+        own = self.squares(x).gather(1, wanted[:, None]).squeeze(1)
+        tau_enc, tau_dec = self.tau
+        return torch.stack([own * metric / tau_enc, self.error(x) / tau_dec], dim=1)
+
+    def terms(self, x: Tensor, wanted: Tensor, *, printed: bool = False) -> Terms:
+        self.asked.append(len(x))
+        squares = self.squares(x)
+        own = squares.gather(1, wanted[:, None]).squeeze(1)
+        others = squares.scatter(1, wanted[:, None], torch.inf).amin(dim=1)
+        metric = self.variance if printed else 1 / self.variance
+        return Terms(own - others, self.scores(x, wanted, metric))
+
+    def _decide(self, x: Tensor, rng: Generator) -> Decision:
+        logits = self.logits(x)
+        encoder, decoder = self.scores(x, logits.argmax(dim=1), 1 / self.variance).unbind(dim=1)
+        refused = ~((encoder <= 1) & (decoder <= 1))
+        return Decision(logits, refused, {"encoder": encoder, "decoder": decoder})
+
+    def _surrogate(self, name: str, rng: Generator) -> Surrogate:
+        def view(x: Tensor) -> tuple[Tensor, Tensor]:
+            logits = self.logits(x)
+            scores = self.scores(x, logits.argmax(dim=1), 1 / self.variance)
+            return logits, scores.amax(dim=1).clamp_min(1e-9).log()
+
+        return view
+
+
 class Scripted(Defense):
     """Deployed logits and surrogate logits from two functions, which may disagree."""
 
@@ -137,7 +212,7 @@ def images(count: int, seed: int = 0, spread: float = 0.15) -> Tensor:
     return 0.5 + spread * (2 * torch.rand(count, *SHAPE, generator=rng) - 1)
 
 
-def labels(defense: Linear | Prototypes, x: Tensor) -> Tensor:
+def labels(defense: Linear | Prototypes | Mixture, x: Tensor) -> Tensor:
     """The classes that the defense gives to clean images."""
     with torch.no_grad():
         return defense.logits(x).argmax(dim=1)

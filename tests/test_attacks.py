@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import math
 import random
 
 import numpy as np
@@ -11,10 +12,18 @@ import torch
 from attacks import ATTACKS, SUITES
 from attacks.base import Attack
 from attacks.eot import View
-from attacks.evasion import evades
 from attacks.threat import Norm
 from defenses.randomness import generator
-from tests.linear import Linear, Noisy, Prototypes, Rejecting, images, labels, random_linear
+from tests.linear import (
+    Linear,
+    Mixture,
+    Noisy,
+    Prototypes,
+    Rejecting,
+    images,
+    labels,
+    random_linear,
+)
 
 TINY = {
     "pgd-linf": {"steps": 4, "restarts": 2},
@@ -28,9 +37,22 @@ TINY = {
     "boundary": {"steps": 60},
     "pgd-estimated-linf": {"steps": 4, "samples": 6, "relative_step": 0.5},
     "bim": {"steps": 4},
+    "mim-linf": {"steps": 4},
     "latent-descent": {"coarse_steps": 10, "binary_steps": 4},
+    "threshold-aware-l2": {"steps": 40, "rate": 0.03},
+    "threshold-aware-printed-l2": {"steps": 40, "rate": 0.03},
+    "threshold-hinge-linf": {"steps": 8, "relative_step": 0.4},
+    "threshold-hinge-l2": {"steps": 8, "relative_step": 0.4},
+    "fooling": {"steps": 40, "rate": 0.03},
+    "fooling-printed": {"steps": 40, "rate": 0.03},
+    "refusal-linf": {"steps": 6, "relative_step": 0.4},
+    "refusal-l2": {"steps": 6, "relative_step": 0.4},
 }
-EPSILONS = {Norm.LINF: (0.0, 0.02, 0.06, 0.3), Norm.L2: (0.0, 0.1, 0.3, 2.0)}
+EPSILONS = {
+    Norm.LINF: (0.0, 0.02, 0.06, 0.3),
+    Norm.L2: (0.0, 0.1, 0.3, 2.0),
+    Norm.UNRESTRICTED: (0.0, 1.0, 3.0, math.inf),
+}
 
 every_attack = pytest.mark.parametrize("name", ATTACKS)
 
@@ -45,11 +67,17 @@ def prototypes() -> Prototypes:
 
 
 def defenses_for(name: str):
-    """A deterministic, a stochastic and a rejecting defense; latent descent needs prototypes."""
+    """A deterministic, a stochastic and a rejecting defense, or such as the attack applies to."""
     if name == "latent-descent":
         return {"prototypes": prototypes()}
+    if "printed" in name:  # blind where the covariance is not the identity
+        return {"mixture": Mixture(variance=1.0, tau_enc=1.0)}
+    if name.startswith(("threshold", "fooling")):
+        return {"mixture": Mixture()}
     weight, bias = random_linear()
     axis = torch.randn(16, generator=torch.Generator().manual_seed(9))
+    if name.startswith("refusal"):
+        return {"rejecting": Rejecting(weight, bias, axis, 0.8), "mixture": Mixture()}
     return {
         "linear": Linear(weight, bias),
         "noisy": Noisy(weight, bias),
@@ -174,11 +202,18 @@ def test_accuracy_falls_with_epsilon_and_reaches_zero(name):
     defense = next(iter(defenses_for(name).values()))
     x = images(8)
     y = labels(defense, x)
-    epsilons = {Norm.LINF: (0.01, 0.05, 0.2, 1.0), Norm.L2: (0.05, 0.2, 0.8, 4.0)}[attack.norm]
+    epsilons = {
+        Norm.LINF: (0.01, 0.05, 0.2, 1.0),
+        Norm.L2: (0.05, 0.2, 0.8, 4.0),
+        Norm.UNRESTRICTED: (math.inf,),
+    }[attack.norm]
     candidates = attack(defense, x, y, epsilons, generator(0))
-    broken = torch.stack([evades(defense, each, y, generator(9)) for each in candidates])
+    answers = [defense.decide(each, generator(9)) for each in (x, *candidates)]
+    broken = torch.stack([attack.goal.lead(answer, y) > 0 for answer in answers])
+    assert not broken[0].any(), "nothing is broken before the attack"
     assert (broken[1:] | ~broken[:-1]).all(), "a break at one budget must be one at every larger"
-    assert broken[-1].sum() > broken[0].sum()
+    if len(epsilons) > 1:
+        assert broken[-1].sum() > broken[1].sum()
     if not name.startswith(("noise", "cw", "deepfool")):
         assert broken[-1].all()
 
@@ -270,7 +305,22 @@ def test_latent_descent_names_what_a_defense_lacks():
     )
 
 
+def test_threshold_aware_attacks_name_what_a_defense_lacks():
+    attack = ATTACKS["threshold-aware-l2"]
+    assert attack.needs(Mixture()) is None
+    for name in ("threshold-aware-l2", "threshold-hinge-linf", "fooling"):
+        assert ATTACKS[name].needs(Linear(*random_linear())) == (
+            "Linear has no differentiable thresholds to stay within"
+        )
+
+
+def test_availability_attacks_need_a_defense_that_may_reject():
+    attack = ATTACKS["refusal-l2"]
+    assert attack.needs(Mixture()) is None
+    assert attack.needs(Linear(*random_linear())) == "Linear never rejects"
+
+
 def test_other_attacks_need_nothing():
     for name, attack in ATTACKS.items():
-        if name != "latent-descent":
+        if not name.startswith(("latent", "threshold", "fooling", "refusal")):
             assert attack.needs(Linear(*random_linear())) is None

@@ -9,11 +9,22 @@ import torch
 
 from attacks.eot import View
 from attacks.threat import Norm
-from benchmark import examples, records, runner, seeding
+from benchmark import bank, examples, records, runner, seeding, tables, verify
 from benchmark.progress import Progress
 from benchmark.records import Outcome
 from benchmark.runner import Plan
-from tests.fakes import TINY, Cheat, Crash, Images, Vandal, Walk, shelf
+from tests.fakes import (
+    DEFENSES,
+    TINY,
+    Anywhere,
+    Cheat,
+    Crash,
+    Images,
+    Informed,
+    Vandal,
+    Walk,
+    shelf,
+)
 from tests.test_cells import CELL
 
 PLAN = Plan(dataset="images", defenses=("brightness",), attacks=("walk",), preset=TINY)
@@ -373,3 +384,57 @@ def test_the_clean_images_meet_the_same_judge_under_every_attack():
     for change in ({"attack": "clean"}, {"attack": "ddn"}, {"surrogate": "exact"}):
         changed = seeding.for_judge(replace(CELL, **change))
         assert changed.initial_seed() == seeding.for_judge(CELL).initial_seed()
+
+
+def test_an_attack_without_a_budget_has_one_infinite_radius_and_stands_in_the_tables(tmp_path):
+    plan = replace(PLAN, attacks=("walk", "anywhere"), epsilons={Norm.L2: (0.1, 0.3)})
+    paths = sweep(plan, tmp_path, anywhere=Anywhere())
+    frame = records.read(paths)
+    rows = frame[frame["attack"] == "anywhere"]
+    assert rows["epsilon"].unique().tolist() == [np.inf]
+    assert set(rows["outcome"]) == {Outcome.WRONG}
+    clean = rows["clean_class"] == rows["label"]
+    assert (rows.loc[clean, "distance_l2"] > 0).all()
+    assert records.provenance(paths[-1])["epsilons"] == [np.inf]
+    markdown = tables.write(paths, tmp_path, "all", "Title")[0].read_text()
+    assert "| **unrestricted**" in markdown or "unrestricted" in markdown
+    assert "inf" not in markdown.replace("linf", "").replace("Linf", "")
+
+
+def test_points_without_a_budget_are_judged_again_alike(tmp_path):
+    named = shelf(anywhere=Anywhere())
+    paths = sweep(replace(PLAN, attacks=("anywhere",)), tmp_path, anywhere=Anywhere())
+    source, made = named.sources["images"].load(), DEFENSES["brightness"]("cpu")
+    (again,) = verify.recount(paths[1], source, made, "cpu")
+    assert again.epsilon == np.inf
+    assert (again.recorded == again.found).all()
+
+
+def test_radii_must_be_finite_where_distances_count():
+    assert runner.checked_epsilons(Norm.UNRESTRICTED, (np.inf,), (1, 2, 2)) == (np.inf,)
+    with pytest.raises(ValueError, match="epsilon must be above 0 and at most 2, .* got inf"):
+        runner.checked_epsilons(Norm.L2, (np.inf,), (1, 2, 2))
+
+
+def test_attacks_that_use_training_images_get_a_bank_that_their_records_name(tmp_path):
+    paths = sweep(replace(PLAN, attacks=("informed", "walk")), tmp_path, informed=Informed())
+    told = [records.provenance(path)["attack_repr"] for path in paths]
+    assert "bank=Bank(per_class=100, seed=0)" in told[1]
+    assert told[2] == repr(Walk())
+
+
+def test_a_bank_is_a_seeded_choice_of_each_class_in_few_bytes(monkeypatch):
+    dataset = Images().load()
+    chosen, same, other = (bank.draw(dataset, seed) for seed in (0, 0, 1))
+    assert torch.equal(chosen.images, same.images)
+    assert not torch.equal(chosen.images, other.images)
+    shown = {tuple(image.ravel()) for image in dataset.train.images}
+    assert all(tuple(image.numpy().ravel()) in shown for image in chosen.images)
+    counts = np.bincount(dataset.train.labels)
+    assert torch.bincount(chosen.labels).tolist() == counts.tolist()
+    monkeypatch.setattr(bank, "MOST_BYTES", 24)
+    few = bank.draw(dataset, 0)
+    assert few.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert few.per_class == 3
+    monkeypatch.setattr(bank, "MOST_BYTES", 1)
+    assert bank.draw(dataset, 0).labels.tolist() == [0, 1]

@@ -12,13 +12,14 @@ with warnings.catch_warnings():
     import foolbox  # noqa: F401
 
 from attacks.from_foolbox.decision_based import AdditiveNoise, Boundary
-from attacks.from_foolbox.descent import BIM, FGSM, PGD, PGDEstimated
+from attacks.from_foolbox.descent import BIM, FGSM, MIM, PGD, PGDEstimated
 from attacks.from_foolbox.minimum_norm import DDN, CarliniWagner, DeepFool
 
 __all__ = [
     "BIM",
     "DDN",
     "FGSM",
+    "MIM",
     "PGD",
     "AdditiveNoise",
     "Boundary",

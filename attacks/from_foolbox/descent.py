@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, final
+from typing import Any, ClassVar, NamedTuple, final
 
 import eagerpy as ep
 import torch
@@ -13,8 +13,11 @@ from foolbox.attacks.gradient_descent_base import (
     L2BaseGradientDescent,
     LinfBaseGradientDescent,
     Optimizer,
+    normalize_lp_norms,
 )
+from foolbox.attacks.mi_fgsm import GDMOptimizer
 from foolbox.criteria import Misclassification
+from foolbox.types import Bounds
 from torch import Generator, Tensor
 
 from attacks.evasion import lead
@@ -32,6 +35,20 @@ from defenses.base import Defense
 from defenses.randomness import child, noise_like_rows
 
 
+class Schedule(NamedTuple):
+    """How a descent goes on.
+
+    Args:
+        steps: gradient steps.
+        relative_step: their length as a share of epsilon.
+        momentum: share of the past gradients that is added to each; None keeps no past.
+    """
+
+    steps: int
+    relative_step: float
+    momentum: float | None = None
+
+
 @dataclass(frozen=True, kw_only=True)
 class GradientDescent(FixedEpsilonAttack):
     """Ascent on the cross-entropy in a ball; the best iterate counts, not the last."""
@@ -39,8 +56,8 @@ class GradientDescent(FixedEpsilonAttack):
     norms: ClassVar[tuple[Norm, ...]] = (Norm.LINF, Norm.L2)
 
     @abstractmethod
-    def schedule(self) -> tuple[int, float]:
-        """Number of steps, and their length as a share of epsilon."""
+    def schedule(self) -> Schedule:
+        """How many steps, how long, with what memory."""
 
     @abstractmethod
     def start(self, x: Tensor, epsilon: Tensor, rng: Generator) -> Tensor:
@@ -60,9 +77,10 @@ class GradientDescent(FixedEpsilonAttack):
             saturation=SATURATION,
             escape=random_direction(x, child(rng, "escape")),
         )
-        steps, relative_step = self.schedule()
         start = self.start(x, epsilon, child(rng, "start"))
-        descent = _DESCENTS[self.norm](self.norm, start, epsilon, steps, relative_step)
+        schedule = self.schedule()
+        kind = _DESCENTS[self.norm] if schedule.momentum is None else _LinfMomentum
+        descent = kind(self.norm, start, epsilon, schedule)
         with differentiable_in_inputs_only(defense), borrowed_randomness(rng, x.device):
             last = descent.run(model, x, Misclassification(y), epsilon=1)
             model.query(last)
@@ -86,9 +104,9 @@ class PGD(GradientDescent):
     steps: int
     relative_step: float
 
-    def schedule(self) -> tuple[int, float]:
+    def schedule(self) -> Schedule:
         """As configured."""
-        return self.steps, self.relative_step
+        return Schedule(self.steps, self.relative_step)
 
     def start(self, x: Tensor, epsilon: Tensor, rng: Generator) -> Tensor:
         """Uniform in the ball."""
@@ -110,9 +128,40 @@ class BIM(GradientDescent):
     steps: int = 10
     relative_step: float = 0.2
 
-    def schedule(self) -> tuple[int, float]:
+    def schedule(self) -> Schedule:
         """As configured."""
-        return self.steps, self.relative_step
+        return Schedule(self.steps, self.relative_step)
+
+    def start(self, x: Tensor, epsilon: Tensor, rng: Generator) -> Tensor:
+        """The image."""
+        return x
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class MIM(GradientDescent):
+    """Momentum iterative method, MI-FGSM (Dong et al. 2018): from the image itself.
+
+    Foolbox's optimiser, but it adds up gradients of length 1 in L1, as in the paper's Eq. 6, where
+    Foolbox adds up their signs.
+
+    Args:
+        steps: gradient steps (CleverHans 2: 10).
+        relative_step: step length / epsilon (CleverHans 2: 0.06 / 0.3).
+        decay: share of the accumulated gradient that is kept (CleverHans 2: 1).
+    """
+
+    norms: ClassVar[tuple[Norm, ...]] = (Norm.LINF,)
+    skips: ClassVar[bool] = False
+
+    norm: Norm = Norm.LINF
+    steps: int = 10
+    relative_step: float = 0.06 / 0.3
+    decay: float = 1.0
+
+    def schedule(self) -> Schedule:
+        """As configured."""
+        return Schedule(self.steps, self.relative_step, self.decay)
 
     def start(self, x: Tensor, epsilon: Tensor, rng: Generator) -> Tensor:
         """The image."""
@@ -126,9 +175,9 @@ class FGSM(GradientDescent):
 
     skips: ClassVar[bool] = False
 
-    def schedule(self) -> tuple[int, float]:
+    def schedule(self) -> Schedule:
         """One full step."""
-        return 1, 1.0
+        return Schedule(1, 1.0)
 
     def start(self, x: Tensor, epsilon: Tensor, rng: Generator) -> Tensor:
         """The image."""
@@ -181,7 +230,8 @@ class PGDEstimated(FixedEpsilonAttack):
             return estimated_gradient(loss, points, noise, self.sigma)
 
         start = uniform_in_ball(self.norm, x, epsilon, child(rng, "start"))
-        descent = _LinfEstimated(start, epsilon, self.steps, self.relative_step, gradient)
+        schedule = Schedule(self.steps, self.relative_step)
+        descent = _LinfEstimated(start, epsilon, schedule, gradient)
         with borrowed_randomness(rng, x.device), torch.no_grad():
             last = descent.run(model, x, Misclassification(y), epsilon=1)
             model.query(last)
@@ -218,9 +268,8 @@ class _InOwnBall(BaseGradientDescent):
     Its ``epsilon`` must be 1: it only scales the steps, which are relative to the radius.
     """
 
-    def __init__(
-        self, norm: Norm, start: Tensor, radius: Tensor, steps: int, relative_step: float
-    ) -> None:
+    def __init__(self, norm: Norm, start: Tensor, radius: Tensor, schedule: Schedule) -> None:
+        steps, relative_step, self._momentum = schedule
         super().__init__(rel_stepsize=relative_step, steps=steps, random_start=True)
         self._norm = norm
         self._start = start
@@ -231,7 +280,9 @@ class _InOwnBall(BaseGradientDescent):
 
     def get_optimizer(self, x: ep.Tensor, stepsize: float) -> Optimizer:
         length: Any = ep.astensor(stepsize * self._radius.reshape(-1, 1, 1, 1))  # annotated float
-        return GDOptimizer(x, length)
+        if self._momentum is None:
+            return GDOptimizer(x, length)
+        return GDMOptimizer(x, length, self._momentum)
 
     def project(self, x: ep.Tensor, x0: ep.Tensor, epsilon: float) -> ep.Tensor:
         return ep.astensor(self._norm.project(x0.raw, x.raw, self._radius))
@@ -239,6 +290,11 @@ class _InOwnBall(BaseGradientDescent):
 
 class _LinfDescent(_InOwnBall, LinfBaseGradientDescent):
     pass
+
+
+class _LinfMomentum(_InOwnBall, LinfBaseGradientDescent):
+    def normalize(self, gradients: ep.Tensor, *, x: ep.Tensor, bounds: Bounds) -> ep.Tensor:
+        return normalize_lp_norms(gradients, p=1)
 
 
 class _L2Descent(_InOwnBall, L2BaseGradientDescent):
@@ -258,11 +314,10 @@ class _LinfEstimated(_LinfDescent):
         self,
         start: Tensor,
         radius: Tensor,
-        steps: int,
-        relative_step: float,
+        schedule: Schedule,
         gradient: Callable[[Tensor], Tensor],
     ) -> None:
-        super().__init__(Norm.LINF, start, radius, steps, relative_step)
+        super().__init__(Norm.LINF, start, radius, schedule)
         self._gradient = gradient
 
     def value_and_grad(

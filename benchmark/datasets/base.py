@@ -1,6 +1,7 @@
 """What a data set is: uint8 splits, the task they pose, and where the test samples come from."""
 
 import hashlib
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -172,7 +173,11 @@ class Source(ABC):
     @property
     def epsilons(self) -> Mapping[Norm, tuple[float, ...]]:
         """The budgets of the tables, by norm."""
-        return {Norm.LINF: (self.task.epsilon_linf,), Norm.L2: (self.task.epsilon_l2,)}
+        return {
+            Norm.LINF: (self.task.epsilon_linf,),
+            Norm.L2: (self.task.epsilon_l2,),
+            Norm.UNRESTRICTED: (math.inf,),
+        }
 
     @final
     @property
@@ -181,7 +186,7 @@ class Source(ABC):
         return {
             norm: tuple(
                 main if factor == 1 else round(factor * main, 12)
-                for factor in _CURVE
+                for factor in (_CURVE if math.isfinite(main) else (1.0,))
                 if factor * main <= norm.largest(self.task.shape)
             )
             for norm, (main,) in self.epsilons.items()
