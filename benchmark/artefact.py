@@ -19,6 +19,7 @@ A field in brackets is the paper's budget, except ``row_by``, which is the row i
 the rest, and the published number then carries the fields it was measured with as a footnote.
 """
 
+import math
 import re
 import tomllib
 from collections.abc import Mapping
@@ -168,6 +169,8 @@ def parse(name: str, text: str) -> Artefact:
 
 
 def _radius(text: str) -> float:
+    if text == "inf":
+        return math.inf
     if not re.fullmatch(r"\d+(\.\d+)?(/\d+)?", text):
-        raise ValueError(f"epsilon must be like 0.3 or 8/255, got {text!r}; correct the file")
+        raise ValueError(f"epsilon must be like 0.3, 8/255 or inf, got {text!r}; correct the file")
     return float(Fraction(text))

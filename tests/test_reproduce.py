@@ -216,12 +216,17 @@ def test_an_artefact_file_is_read_field_by_field():
     assert (parsed.kind, parsed.samples, parsed.epsilons) == (Kind.TABLE, 10, {"l2": (1.5,)})
 
 
+def test_an_attack_without_a_ball_has_an_infinite_radius():
+    parsed = artefact.parse("name", GOOD.replace('l2 = ["3/2"]', 'unrestricted = ["inf"]'))
+    assert parsed.epsilons == {"unrestricted": (float("inf"),)}
+
+
 @pytest.mark.parametrize(
     ("before", "after", "sentence"),
     [
         ("kind", "kynd", "missing: kind; unknown: kynd"),
         ('"table"', '"chair"', "must be table, curve, rates, grid, .*, got 'chair'"),
-        ('"3/2"', '"big"', "epsilon must be like 0.3 or 8/255, got 'big'"),
+        ('"3/2"', '"big"', "epsilon must be like 0.3, 8/255 or inf, got 'big'"),
         ("samples = 10", 'samples = 10\nrow_by = "steps"', "must name 'steps', got 'ddn'"),
         ("samples = 10", "samples =", "must be TOML"),
     ],
