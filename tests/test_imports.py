@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("attacks", "benchmark", "defenses")
-NO_TORCH = ("statistics", "tables", "curves", "report", "records", "cells")
+NO_TORCH = ("statistics", "tables", "selective", "risk_figure", "rates", "records", "cells")
 
 
 def name_of(path: Path) -> str:
