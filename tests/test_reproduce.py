@@ -28,6 +28,7 @@ def test_every_table_and_figure_of_the_issue_has_a_file():
     figures = {f"e-abs-figure-{number}" for number in (3, 4, 5)}
     eabs = tables | figures | {"e-abs-text-gradient-free", "e-abs-text-gtsrb"}
     gmvae = {"gmvae-table-1", "gmvae-table-1-svhn", "gmvae-figure-2", "gmvae-figure-2-svhn"}
+    gmvae |= {"gmvae-table-2"}
     assert set(NAMES) == eabs | gmvae | {f"gmvae-figure-{number}" for number in (3, 4, 5)}
 
 
@@ -47,13 +48,17 @@ def test_every_artefact_names_only_what_is_registered(name, preset):
 def test_every_published_table_finds_its_numbers(name):
     made = _prepare(name)
     dataset, epsilons = made.plan.dataset, made.plan.epsilons
-    for defense in made.plan.defenses:
+    defenses = made.plan.defenses
+    if name == "gmvae-table-2":  # it prints what becomes of the samples that the first refuses
+        defenses = defenses[1:]
+    for defense in defenses:
         for spec in made.plan.attacks:
             label, attack = catalog.parse_attack(spec, PRESETS["paper"], 3)
             numbers = published.lookup(
                 dataset=dataset,
                 defense=defense,
                 attack=made.counterpart.attacks[label],
+                surrogate=attack.view.surrogate or "",
                 norm=str(attack.norm),
                 epsilon=epsilons[attack.norm][0],
                 preferred=made.counterpart.table,
