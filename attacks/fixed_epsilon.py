@@ -29,8 +29,9 @@ class FixedEpsilonAttack(Attack):
 
     Neither holds where luck plays a part. A stochastic defense is attacked at every epsilon,
     except where what broke it in a smaller ball, stretched to fill this one, breaks it surely.
-    Attacks of few steps (`skips` is False) try every epsilon too, up to the first break, because
-    they may miss in a large ball what they find in a small one.
+    Attacks that may miss in a large ball what they find in a small one try every epsilon too, up
+    to the first break: those of few steps (`skips` is False), and all that query a named view,
+    which may not know what the defense refuses or repairs.
 
     The images of a batch share every run, each in the ball that is its turn.
 
@@ -72,7 +73,7 @@ class FixedEpsilonAttack(Attack):
             confirmations=self.confirmations,
             goal=self.goal,
         )
-        search = self.skips and not defense.stochastic
+        search = self.skips and self.view.surrogate is None and not defense.stochastic
         untried = torch.zeros(len(x), dtype=torch.long, device=x.device)
         settled = torch.full_like(untried, len(epsilons))
         survived = torch.zeros_like(untried)

@@ -526,6 +526,27 @@ def test_attacks_of_few_steps_find_a_small_ball_that_they_miss_in_a_larger_one(n
     assert broken == [False, True, True, True]
 
 
+def test_a_view_that_does_not_see_the_repair_is_tried_at_every_epsilon():
+    """The view knows no limit; the deployed defense is wrong up to 0.15 from the image only."""
+
+    def moved(x: torch.Tensor) -> torch.Tensor:
+        return (x - 0.5).flatten(1).mean(dim=1)
+
+    def view(x: torch.Tensor) -> torch.Tensor:
+        return torch.stack([torch.zeros(len(x)), moved(x) - 0.05], dim=1)
+
+    def deployed(x: torch.Tensor) -> torch.Tensor:
+        return view(x) * (moved(x) < 0.15)[:, None]
+
+    attack = replace(ATTACKS["pgd-linf"], steps=20, restarts=1, view=View("scripted"))
+    defense = Scripted(deployed, view)
+    x = torch.full((2, *SHAPE), 0.5)
+    y = torch.zeros(2, dtype=torch.long)
+    candidates = attack(defense, x, y, (0.02, 0.1, 0.3, 0.4), generator(0))
+    broken = [bool((deployed(each).argmax(dim=1) == 1).all()) for each in candidates]
+    assert broken == [False, True, True, True]
+
+
 @pytest.mark.parametrize("name", ["pgd-l2", "ddn"])
 def test_a_lucky_break_at_a_small_budget_does_not_save_a_stochastic_defense_at_large_ones(name):
     attack = replace(ATTACKS[name], steps=20, view=View())
