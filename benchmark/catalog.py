@@ -69,6 +69,33 @@ def expand(specs: Iterable[str], suites: Mapping[str, Sequence[str]] = SUITES) -
     return tuple(dict.fromkeys(expanded))
 
 
+def require_aware_suites(
+    specs: Iterable[str],
+    names: Iterable[str],
+    suites: Mapping[str, Sequence[str]] = SUITES,
+    defenses: Mapping[str, Recipe] = DEFENSES,
+) -> None:
+    """A worst case over a suite means something only where its attacks know of refusals.
+
+    Args:
+        specs: attack specifications, suites not expanded.
+        names: defense specifications.
+
+    Raises:
+        LookupError: unknown defense.
+        ValueError: a suite on a surrogate that knows nothing of what one of the defenses refuses.
+    """
+    for spec in specs:
+        suite, _, surrogate = spec.partition("@")
+        for name in names if suite in suites else ():
+            if surrogate in lookup("defense", base_name(name), defenses).blind_surrogates:
+                raise ValueError(
+                    f"suite must know what {name} refuses, got {spec!r}, whose worst case would "
+                    f"flatter it; drop @{surrogate}, or name single attacks to see what the view "
+                    "alone finds"
+                )
+
+
 def parse_attack(
     spec: str,
     preset: Preset | None,

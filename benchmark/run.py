@@ -79,11 +79,13 @@ def run(
         return
     source = catalog.lookup("data set", dataset, DATASETS)
     defenses = catalog.split_names(defense or DEFAULT_DEFENSES)
+    attacks = catalog.split_names(attack or DEFAULT_ATTACKS)
+    catalog.require_aware_suites(attacks, defenses)
     chosen = catalog.lookup("preset", preset, PRESETS)
     plan = Plan(
         dataset=dataset,
         defenses=defenses if coverage is None else catalog.with_coverage(defenses, coverage),
-        attacks=catalog.expand(catalog.split_names(attack or DEFAULT_ATTACKS)),
+        attacks=catalog.expand(attacks),
         preset=chosen,
         epsilons=_for_every_norm(numbers(epsilons)) if epsilons else _sweep(source, chosen),
         samples=samples,

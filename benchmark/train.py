@@ -183,6 +183,7 @@ class _Training:
         held = self.dataset.validation
         batch = _validation_sample(self.dataset, self.device)
         decision = defense.decide(batch.x, generator(seed_from("validate", self.seed)))
+        right = (decision.classes == batch.y) & ~decision.rejected
         quick = [learner.validate(x, y) for x, y in _parts(held, self.device)]
         return {
             "dataset": self.dataset.name,
@@ -198,7 +199,7 @@ class _Training:
             "validation_images": len(held),
             "validation_accuracy_without_search": float(torch.cat(quick).float().mean()),
             "deployed_images": len(batch.y),
-            "deployed_accuracy": float((decision.classes == batch.y).float().mean()),
+            "deployed_accuracy": float(right.float().mean()),
             "seconds": round(seconds, 1),
             "device": str(torch.device(self.device).type),
             "torch": torch.__version__,
@@ -295,14 +296,15 @@ def _ship(stored: Weights, recipe: Recipe, data: Dataset, folder: Path) -> Weigh
     shipped = weights.ship(stored, folder, half=large)
     batch = _validation_sample(data, "cpu")
     before, after = (
-        weights.load_defense(each, recipe, data.task, "cpu").decide(batch.x, generator(0)).classes
+        weights.load_defense(each, recipe, data.task, "cpu").decide(batch.x, generator(0))
         for each in (stored, shipped)
     )
-    changed = int((before != after).sum())
+    differ = (before.classes != after.classes) | (before.rejected != after.rejected)
+    changed = int(differ.sum())
     if changed:
         raise ValueError(
-            f"float16 must not change decisions, but {changed} of {len(before)} validation images "
-            f"change their class; delete {shipped.path} and ship another training"
+            f"float16 must not change decisions, but {changed} of {len(batch.y)} validation images "
+            f"get another; delete {shipped.path} and ship another training"
         )
     return shipped
 

@@ -55,12 +55,22 @@ def file_name(dataset: str, defense: str, preset: str, key: str) -> Path:
 
 
 def find(dataset: str, defense: str, preset: str, key: str) -> Weights | None:
-    """The weights with this key, or None where they have to be trained."""
+    """The weights with this key, or None where they have to be trained.
+
+    Raises:
+        OSError: a damaged card, or one of another data set, whose thresholds mean nothing here.
+    """
     name = file_name(dataset, defense, preset, key)
     for folder in folders():
         path = folder / name
         if path.exists() and path.with_suffix(".json").exists():
-            return Weights(path, _card(path.with_suffix(".json")))
+            card = _card(path.with_suffix(".json"))
+            if card.get("dataset", dataset) != dataset:
+                raise OSError(
+                    f"{path} must be weights and thresholds from {dataset}, got those from "
+                    f"{card['dataset']}; {_REMEDY}"
+                )
+            return Weights(path, card)
     return None
 
 

@@ -288,6 +288,9 @@ class Recipe(ABC):
     inference_fields: ClassVar[frozenset[str]] = frozenset()
     """Fields that the trained weights do not depend on."""
 
+    blind_surrogates: ClassVar[frozenset[str]] = frozenset()
+    """Surrogates of what it builds that know nothing of its refusals."""
+
     summary: str
     epochs: int
     batch_size: int = 512

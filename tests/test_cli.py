@@ -84,6 +84,10 @@ def failure(capsys, arguments, main=run.main):
         (["--device", "warp"], "device must be available here, got 'warp'"),
         (["--device", "cuda:99"], "device must be available here, got 'cuda:99'"),
         (["--defnse", "cnn"], "No such option: --defnse"),
+        (
+            ["--defense", "cnn,gmvae", "--attack", "fgsm@encoder,all_linf@encoder"],
+            "suite must know what gmvae refuses, got 'all_linf@encoder'",
+        ),
     ],
 )
 def test_bad_input_gets_one_sentence_and_exit_code_2(capsys, tmp_path, arguments, message):

@@ -190,6 +190,15 @@ def test_a_damaged_card_is_refused_by_name(text: str, train: Callable[..., Weigh
         train("cnn")
 
 
+def test_weights_and_thresholds_from_another_data_set_are_refused(
+    train: Callable[..., Weights],
+) -> None:
+    card = train("gmvae").path.with_suffix(".json")
+    card.write_text(card.read_text().replace('"dataset": "digits"', '"dataset": "mnist"'))
+    with pytest.raises(OSError, match="weights and thresholds from digits, got those from mnist"):
+        train("gmvae")
+
+
 def test_train_command_names_a_missing_device(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--device", "nowhere"]) == 2
     assert "device must be available here, got 'nowhere'" in capsys.readouterr().err

@@ -41,6 +41,7 @@ class GaussianMixtureVAE(Recipe):
     """
 
     inference_fields = frozenset({"coverage"})
+    blind_surrogates = frozenset({"encoder"})
 
     epochs: int = 100
     batch_size: int = 128

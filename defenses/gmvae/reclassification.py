@@ -190,6 +190,7 @@ class Reclassification(Recipe):
     """
 
     inference_fields = frozenset({"steps", "rate", "refine_steps", "refuses_fooling", "coverage"})
+    blind_surrogates = GaussianMixtureVAE.blind_surrogates
 
     base: GaussianMixtureVAE
     epochs: int = 0
