@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from defenses.gmvae import Spread
+
 Overrides = Mapping[str, Mapping[str, Any]]
 
 
@@ -46,6 +48,8 @@ _QUICK_SYNTHESIS = {
     "latent_steps": 30,
 }
 _GMVAE = ("gmvae", "gmvae_semi", "gmvae_variable_entropy")
+_OBJECTS = {"coil100": {name: {"spread": Spread.POOLED} for name in _GMVAE}}
+"""COIL-100 has at most 72 images of an object, its latent space 100 dimensions."""
 _THRESHOLD_DESCENTS = (
     "threshold-aware-l2",
     "threshold-aware-printed-l2",
@@ -74,6 +78,7 @@ PRESETS: dict[str, Preset] = {
             **_each(_GMVAE, epochs=1),
             "gmvae_reclassify": {"steps": 5},
         },
+        by_dataset=_OBJECTS,
         attacks={
             "pgd-linf": {"steps": 3, "restarts": 1, "eot": 1},
             "pgd-l2": {"steps": 3, "restarts": 1, "eot": 1},
@@ -117,11 +122,12 @@ PRESETS: dict[str, Preset] = {
             **_each(_GMVAE, epochs=12, halve_every=3, least_updates=1000),
             "gmvae_reclassify": {"steps": 300},
         },
-        by_dataset={  # the default of `make bench`: all of it in five minutes
-            "digits": {
+        by_dataset={
+            **_OBJECTS,
+            "digits": {  # the default of `make bench`: all of it in five minutes
                 **_each(_ADVERSARIAL, least_updates=200),
                 **_each(_SYNTHESIS, least_updates=400, latent_steps=20),
-            }
+            },
         },
         attacks={
             # Half the steps: the published lengths would barely cross the ball, and in L2 broke a
@@ -159,7 +165,7 @@ PRESETS: dict[str, Preset] = {
         votes=10,
         block=50,
         # Stated for ABS and E-ABS; their ablations get as long, to differ in nothing else.
-        by_dataset={"svhn": _each(_SYNTHESIS, epochs=800)},
+        by_dataset={**_OBJECTS, "svhn": _each(_SYNTHESIS, epochs=800)},
         restarts={1: 5, 3: 20},
     ),
 }

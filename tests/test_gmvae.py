@@ -15,7 +15,7 @@ from defenses.base import UNLABELLED, Explains, Generates, Task, Thresholded
 from defenses.gmvae import GMVAE, GaussianMixtureVAE
 from defenses.gmvae.networks import LAYERS, Decoder, Encoder
 from defenses.gmvae.recipe import GMVAELearner
-from defenses.gmvae.rejection import Rejection
+from defenses.gmvae.rejection import Rejection, Spread
 from defenses.randomness import generator
 
 TASK = Task((1, 8, 8), 10, "digits", 0.1, 0.1, 0.5)
@@ -211,8 +211,20 @@ def test_coverage_is_a_share(coverage: float) -> None:
 
 def test_a_class_with_too_few_images_for_a_covariance_is_named() -> None:
     rejection = Rejection(torch.eye(3))
-    with pytest.raises(ValueError, match=r"class 1 must have more than 3 training images.*got 2"):
+    with pytest.raises(ValueError, match=r"images of class 1 must be more than 3 .*got 2"):
         rejection.measure_covariances(torch.rand(12, 3), torch.tensor([0] * 5 + [1] * 2 + [2] * 5))
+
+
+def test_a_pooled_covariance_is_that_of_all_encodings_around_their_class_means() -> None:
+    rejection = Rejection(torch.eye(4)[:3])
+    z = torch.randn((30, 4), generator=generator(0)) + 5 * torch.arange(3)[:, None].repeat(10, 1)
+    y = torch.arange(3).repeat_interleave(10)
+    rejection.measure_covariances(z, y, Spread.POOLED)
+    offsets = z.reshape(3, 10, 4) - z.reshape(3, 10, 4).mean(dim=1, keepdim=True)
+    expected = torch.cov(offsets.reshape(30, 4).T)
+    assert torch.allclose(rejection.covariance, expected.expand(3, 4, 4), atol=1e-5)
+    with pytest.raises(ValueError, match=r"training images must be more than 4 .*got 3"):
+        rejection.measure_covariances(z[::10], y[::10], Spread.POOLED)
 
 
 # refusals

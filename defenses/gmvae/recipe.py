@@ -18,7 +18,7 @@ from defenses.base import (
     Task,
 )
 from defenses.gmvae.classifier import GMVAE
-from defenses.gmvae.rejection import require_coverage
+from defenses.gmvae.rejection import Spread, require_coverage
 
 _PADDED_LATENT = 32
 
@@ -37,6 +37,7 @@ class GaussianMixtureVAE(Recipe):
         labels_per_class: images of each class whose label the learner sees, drawn at random; 0 is
             all of them (section 4: 100 for the semi-supervised model).
         labelled_per_batch: labelled images added to every batch where not all are (unstated).
+        spread: whose training encodings a class's covariance is measured on.
         coverage: share of held-out images that are accepted; None is the paper's rule.
     """
 
@@ -51,6 +52,7 @@ class GaussianMixtureVAE(Recipe):
     learns_variance: bool = False
     labels_per_class: int = 0
     labelled_per_batch: int = 32
+    spread: Spread = Spread.CLASS
     coverage: float | None = None
 
     def __post_init__(self) -> None:
@@ -113,7 +115,13 @@ class GaussianMixtureVAE(Recipe):
         """Adam on encoder and decoder, then thresholds from the held-out images."""
         if not isinstance(defense, GMVAE):
             raise ValueError(f"defense must be a GMVAE, got {type(defense).__name__}")
-        return GMVAELearner(defense, self.weight, self.variance(task), self.learning_rate)
+        return GMVAELearner(
+            defense,
+            self.weight,
+            self.variance(task),
+            self.learning_rate,
+            spread=self.spread,
+        )
 
 
 _VARIANCES = ((10, 3000), (32, 5000), (math.inf, 10_000))
@@ -135,14 +143,22 @@ class GMVAELearner(Learner):
         weight: alpha.
         variance: v, of the fixed encoder noise.
         learning_rate: Adam's.
+        spread: for the covariances, in the end.
     """
 
     def __init__(
-        self, defense: GMVAE, weight: float, variance: float, learning_rate: float
+        self,
+        defense: GMVAE,
+        weight: float,
+        variance: float,
+        learning_rate: float,
+        *,
+        spread: Spread = Spread.CLASS,
     ) -> None:
         self.defense = defense
         self.weight = weight
         self.variance = variance
+        self.spread = spread
         networks = [*defense.encoder.parameters(), *defense.decoder.parameters()]
         self.optimizers = (torch.optim.Adam(networks, lr=learning_rate),)
 
@@ -190,7 +206,7 @@ class GMVAELearner(Learner):
             z = defense.encoder(x)
             encodings.append(z)
             labels.append(torch.where(y == UNLABELLED, defense.logits(z).argmax(dim=1), y))
-        defense.rejection.measure_covariances(torch.cat(encodings), torch.cat(labels))
+        defense.rejection.measure_covariances(torch.cat(encodings), torch.cat(labels), self.spread)
         distances, errors = [], []
         for x, _ in held_out:
             z = defense.encoder(x)

@@ -7,6 +7,8 @@ tau_dec the mean of the held-out errors plus three standard deviations, "the cor
 Any other trade of risk for coverage comes from the same held-out images: `thresholds`.
 """
 
+from enum import StrEnum
+
 import torch
 from scipy.stats import chi2
 from torch import Tensor, nn
@@ -18,6 +20,17 @@ THREE_SIGMA = 0.9973
 """The mass of a normal within three standard deviations (the paper's "3 sigma rule")."""
 
 _DEVIATIONS = 3.0
+
+
+class Spread(StrEnum):
+    """Whose encodings a class's covariance is measured on.
+
+    CLASS: its own (the paper's). POOLED: every class's around its mean, one covariance for all;
+    COIL-100 has fewer images of an object than latent dimensions.
+    """
+
+    CLASS = "class"
+    POOLED = "pooled"
 
 
 class Rejection(nn.Module):
@@ -62,19 +75,23 @@ class Rejection(nn.Module):
         return torch.einsum("ni,nij,nj->n", offset, metric[classes], offset)
 
     @torch.no_grad()
-    def measure_covariances(self, z: Tensor, y: Tensor) -> None:
+    def measure_covariances(self, z: Tensor, y: Tensor, spread: Spread = Spread.CLASS) -> None:
         """Covariances of training encodings (N, d) by class (N,).
 
         Raises:
-            ValueError: a class with too few encodings to have an invertible covariance.
+            ValueError: too few encodings for an invertible covariance.
         """
-        size = z.shape[1]
+        size, z = z.shape[1], z.double()
+        everybody = torch.cat(
+            [own - own.mean(dim=0) for own in (z[y == k] for k in y.unique().tolist())]
+        )
         for k in range(len(self.means)):
-            own = z[y == k].double()
+            own = z[y == k] if spread is Spread.CLASS else everybody
             if len(own) <= size:
+                of_class = f" of class {k}" if spread is Spread.CLASS else ""
                 raise ValueError(
-                    f"class {k} must have more than {size} training images for a covariance in "
-                    f"{size} dimensions, got {len(own)}; train on more images of that class"
+                    f"training images{of_class} must be more than {size} for a covariance in "
+                    f"{size} dimensions, got {len(own)}; train on more, or use a pooled spread"
                 )
             covariance = torch.cov(own.T)
             ridge = _RIDGE * covariance.diagonal().mean() * torch.eye(size).to(covariance)
