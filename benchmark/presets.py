@@ -120,6 +120,7 @@ PRESETS: dict[str, Preset] = {
             **_each(_CLASS_ENCODERS, epochs=5, batch_size=128, **_QUICK_SYNTHESIS),
             **_each(_SHARED_ENCODER, epochs=6, batch_size=64, **_QUICK_SYNTHESIS),
             **_each(_GMVAE, epochs=12, halve_every=3, least_updates=1000),
+            "gmvae_semi": {"epochs": 6, "halve_every": 2, "least_updates": 1000},
             "gmvae_reclassify": {"steps": 300},
         },
         by_dataset={
