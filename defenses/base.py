@@ -186,6 +186,27 @@ class Generates(Protocol):
 
 
 @runtime_checkable
+class Decodes(Protocol):
+    """A defense whose answer is a classifier's on what a decoder G makes of a latent.
+
+    Latent attacks need it (Jalal et al. 2017, the Overpowered attack). All three are
+    differentiable and deterministic.
+    """
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Latents (N, d) at which a search for images near ``x`` (N, C, H, W) may begin."""
+        ...
+
+    def decode(self, z: Tensor) -> Tensor:
+        """G: latents (N, d) to images (N, C, H, W) in [0, 1]."""
+        ...
+
+    def classify(self, x: Tensor) -> Tensor:
+        """Logits (N, K) of the bare classifier on images (N, C, H, W) as the decoder makes them."""
+        ...
+
+
+@runtime_checkable
 class Certifies(Protocol):
     """A defense that can say how far an input may move before its answer could change."""
 
