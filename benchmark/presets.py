@@ -75,7 +75,7 @@ PRESETS: dict[str, Preset] = {
             "cnn": {"epochs": 1, "batch_size": 128},
             **_each(_ADVERSARIAL, epochs=1, batch_size=128),
             **_each(_SYNTHESIS, epochs=1, batch_size=128, candidates=50, latent_steps=3),
-            **_each(_GMVAE, epochs=1),
+            **_each(_GMVAE, epochs=1, labelled_alone=5),
             "gmvae_reclassify": {"steps": 5},
         },
         by_dataset=_OBJECTS,

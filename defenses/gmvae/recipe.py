@@ -37,6 +37,8 @@ class GaussianMixtureVAE(Recipe):
         labels_per_class: images of each class whose label the learner sees, drawn at random; 0 is
             all of them (section 4: 100 for the semi-supervised model).
         labelled_per_batch: labelled images added to every batch where not all are (unstated).
+        labelled_alone: updates before the mixture term of Eq. 3 counts (unstated). With it from the
+            start, the unlabelled majority holds every encoding at one and the same mean.
         spread: whose training encodings a class's covariance is measured on.
         coverage: share of held-out images that are accepted; None is the paper's rule.
     """
@@ -52,6 +54,7 @@ class GaussianMixtureVAE(Recipe):
     learns_variance: bool = False
     labels_per_class: int = 0
     labelled_per_batch: int = 32
+    labelled_alone: int = 800
     spread: Spread = Spread.CLASS
     coverage: float | None = None
 
@@ -120,6 +123,7 @@ class GaussianMixtureVAE(Recipe):
             self.weight,
             self.variance(task),
             self.learning_rate,
+            labelled_alone=self.labelled_alone,
             spread=self.spread,
         )
 
@@ -136,13 +140,14 @@ class GMVAELearner(Learner):
 
     With a learned variance s^2 the prior term is an expectation, alpha (||f(x) - mu||^2 + sum s^2),
     and the entropy that Eq. 7 drops returns as -alpha v sum log s^2, v the fixed variance: without
-    a reconstruction the best s^2 is v.
+    a reconstruction the best s^2 is v. The mixture's part joins after `labelled_alone` updates.
 
     Args:
         defense: the networks.
         weight: alpha.
         variance: v, of the fixed encoder noise.
         learning_rate: Adam's.
+        labelled_alone: see `GaussianMixtureVAE`.
         spread: for the covariances, in the end.
     """
 
@@ -153,11 +158,13 @@ class GMVAELearner(Learner):
         variance: float,
         learning_rate: float,
         *,
+        labelled_alone: int = 0,
         spread: Spread = Spread.CLASS,
     ) -> None:
         self.defense = defense
         self.weight = weight
         self.variance = variance
+        self.labelled_alone = labelled_alone
         self.spread = spread
         networks = [*defense.encoder.parameters(), *defense.decoder.parameters()]
         self.optimizers = (torch.optim.Adam(networks, lr=learning_rate),)
@@ -180,6 +187,8 @@ class GMVAELearner(Learner):
         known = y != UNLABELLED
         own = energies.gather(1, torch.where(known, y, 0)[:, None]).squeeze(1)
         mixture = math.log(energies.shape[1]) - torch.logsumexp(-energies, dim=1)
+        if self._updates() < self.labelled_alone:
+            mixture = torch.zeros_like(mixture)
         prior = torch.where(known, own, mixture) + spread
         loss = (error + prior).mean()
         (optimizer,) = self.optimizers
@@ -187,6 +196,12 @@ class GMVAELearner(Learner):
         loss.backward()
         optimizer.step()
         return {"error": error.detach().mean(), "prior": prior.detach().mean()}
+
+    def _updates(self) -> int:
+        """Steps so far, as Adam counts them: its state survives a killed training."""
+        (optimizer,) = self.optimizers
+        states = list(optimizer.state.values())
+        return int(states[0]["step"]) if states else 0
 
     @torch.no_grad()
     def validate(self, x: Tensor, y: Tensor) -> Tensor:
