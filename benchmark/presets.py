@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from defenses.gmvae import Spread
+from defenses.purification import defense_vae_pairs, mad_pairs
 
 Overrides = Mapping[str, Mapping[str, Any]]
 
@@ -48,6 +49,13 @@ _QUICK_SYNTHESIS = {
     "latent_steps": 30,
 }
 _GMVAE = ("gmvae", "gmvae_semi", "gmvae_variable_entropy")
+_MAD_VAE = (
+    "defense_vae",
+    "mad_vae_classification",
+    "mad_vae_proximity_distance",
+    "mad_vae_combined",
+)
+_SUBSTITUTES = tuple(f"substitute_{letter}" for letter in "abcde")
 _OBJECTS = {"coil100": {name: {"spread": Spread.POOLED} for name in _GMVAE}}
 """COIL-100 has at most 72 images of an object, its latent space 100 dimensions."""
 _THRESHOLD_DESCENTS = (
@@ -77,6 +85,22 @@ PRESETS: dict[str, Preset] = {
             **_each(_SYNTHESIS, epochs=1, batch_size=128, candidates=50, latent_steps=3),
             **_each(_GMVAE, epochs=1),
             "gmvae_reclassify": {"steps": 5},
+            "magnet": {"epochs": 1},
+            "identity_vae": {"epochs": 1, "batch_size": 128},
+            **_each(
+                _MAD_VAE,
+                epochs=1,
+                batch_size=64,
+                pairs=mad_pairs("binary_search_steps=1,steps=3"),
+                pairs_per_attack=32,
+            ),
+            "defense_vae_official": {
+                "epochs": 1,
+                "batch_size": 64,
+                "pairs": defense_vae_pairs(3),
+                "pairs_per_attack": 32,
+            },
+            **_each(_SUBSTITUTES, epochs=1),
         },
         by_dataset=_OBJECTS,
         attacks={
