@@ -146,6 +146,26 @@ PRESETS: dict[str, Preset] = {
             **_each(_GMVAE, epochs=12, halve_every=3, least_updates=1000),
             "gmvae_semi": {"epochs": 6, "halve_every": 2, "least_updates": 1000},
             "gmvae_reclassify": {"steps": 300},
+            "magnet": {"epochs": 3, "halve_every": 1, "least_updates": 1000},
+            "identity_vae": {"epochs": 2, "batch_size": 128, "least_updates": 500},
+            # Nine attacks of 5000 images each; CW with the most steps that two cores manage in
+            # minutes, steps long enough to turn black pixels white.
+            **_each(
+                _MAD_VAE,
+                epochs=2,
+                batch_size=128,
+                least_updates=500,
+                pairs=mad_pairs("binary_search_steps=1,steps=40,stepsize=0.3,initial_const=3"),
+                pairs_per_attack=5000,
+            ),
+            "defense_vae_official": {
+                "epochs": 2,
+                "batch_size": 64,
+                "least_updates": 500,
+                "pairs": defense_vae_pairs(40),
+                "pairs_per_attack": 3750,
+            },
+            **_each(_SUBSTITUTES, epochs=2, batch_size=128, least_updates=500),
         },
         by_dataset={
             **_OBJECTS,

@@ -18,7 +18,8 @@ from benchmark.catalog import lookup, parse_attack
 from benchmark.command import command
 from benchmark.datasets import DATASETS
 from benchmark.datasets.base import Batch, Dataset, Split
-from benchmark.pairs import Pairs, Victim
+from benchmark.pair_store import Pairs
+from benchmark.pairs import Victim
 from benchmark.presets import PRESETS, Preset
 from benchmark.progress import Progress
 from benchmark.schedule import Schedule

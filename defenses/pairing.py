@@ -27,7 +27,8 @@ class Pairing:
     Args:
         victim: name of the contained defense that is attacked.
         attacks: as many pairs come from each.
-        images: training images per attack, drawn for each attack anew; 0 takes all.
+        images: training images per attack, drawn for each attack anew, where there are so many; 0
+            takes all.
     """
 
     victim: str

@@ -172,7 +172,7 @@ def test_diverging_training_stops_with_the_loss_and_a_remedy(
 
 def test_small_data_sets_take_more_epochs_until_there_are_enough_updates() -> None:
     recipe = replace(DEFENSES["cnn"], epochs=4, batch_size=128, halve_every=1, least_updates=100)
-    assert Schedule.of(recipe, 1167) == Schedule(epochs=12, batches=9, halve_every=3)
+    assert Schedule.of(recipe, 1167) == Schedule(epochs=12, batches=9, halve_every=3, stretch=3)
     assert Schedule.of(recipe, 54000) == Schedule(epochs=4, batches=421, halve_every=1)
     assert [Schedule(12, 9, 3).rate(epoch) for epoch in (0, 2, 3, 9)] == [1, 1, 0.5, 0.125]
 

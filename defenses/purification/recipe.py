@@ -56,7 +56,8 @@ class Purification(Recipe):
         answered_by: a defense that classifies the purified images in the classifier's place, after
             training: MAD-VAE's Table 2 purifies attacks on a substitute and asks the substitute.
         pairs: the attacks that make the training pairs; none trains on clean images.
-        pairs_per_attack: training images per attack, drawn anew for each; 0 takes all.
+        pairs_per_attack: training images per attack, drawn anew for each, where there are so many;
+            0 takes all.
         reduction, divergence, classification, proximity, distance, spread: see `Loss`.
         centres: whose centres proximity and distance mean, "shared" or "separate";
             ``[centres=separate,distance=1e-4]`` is what MAD-VAE's public code trains.
