@@ -37,7 +37,7 @@ class Card:
 
     Args:
         dataset, dataset_digest: whose training images were attacked.
-        victim, victim_digest: the classifier attacked, and its weights.
+        victim, victim_digest: the classifier attacked, with every field, and its weights.
         attack: repr with every field.
         epsilon: radius, where the attack needs one.
         images: how many.
@@ -175,4 +175,5 @@ def chosen(available: int, card: Card) -> Indices:
 
 
 def digest_of(points: Images) -> str:
+    """SHA-256 of the pixels."""
     return hashlib.sha256(np.ascontiguousarray(points).data).hexdigest()

@@ -28,7 +28,7 @@ from benchmark.progress import Progress
 from benchmark.storage import cache_folder, keep
 from benchmark.weights import Stored
 from benchmark.work import calm
-from defenses.base import Perturb
+from defenses.base import Perturb, Wrapped
 from defenses.pairing import Attacked, Pairing
 from defenses.randomness import generator, seed_from
 
@@ -44,11 +44,11 @@ class Victim:
     """The classifier that is attacked.
 
     Args:
-        name: as registered.
-        stored: its trained weights.
+        wrapped: its name and recipe.
+        stored: what it was trained to.
     """
 
-    name: str
+    wrapped: Wrapped
     stored: Stored
 
 
@@ -80,14 +80,14 @@ def ensure(
         card = Card(
             dataset=dataset.name,
             dataset_digest=dataset.digest,
-            victim=victim.name,
+            victim=repr(victim.wrapped),
             victim_digest=victim.stored.weights.digest,
             attack=repr(attack),
             epsilon=wanted.epsilon,
             images=count,
             seed=seed,
         )
-        name = re.sub(r"[^\w.=]+", "-", f"{victim.name}-{label}").strip("-")
+        name = re.sub(r"[^\w.=]+", "-", f"{victim.wrapped.name}-{label}").strip("-")
         folder = cache_folder() / "pairs" / dataset.name / f"{name}-{card.key}"
         orders.append(_Order(folder, card, _perturb(attack, wanted), victim.stored))
     _make(dataset, orders, device, jobs, progress)
@@ -144,7 +144,7 @@ def _make(
     ]
     if waiting:
         images = len(waiting) * min(BLOCK, orders[0].card.images)
-        bar = progress.start(f"pairs of {orders[0].card.victim} on {dataset.name}", images)
+        bar = progress.start(f"pairs on {dataset.name}", images)
         for count in _run(dataset, waiting, device, jobs or _processes(images, device)):
             bar.advance(count)
         bar.finish()

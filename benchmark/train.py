@@ -187,7 +187,7 @@ class _Training:
         return pairs.ensure(
             self.dataset,
             pairing,
-            Victim(victim.name, stored),
+            Victim(victim, stored),
             seed=self.seed,
             device=self.device,
             progress=progress,
