@@ -1,6 +1,5 @@
 """How long training takes and how fast it learns in each epoch."""
 
-import math
 from dataclasses import dataclass
 
 from torch.optim import Optimizer
@@ -29,9 +28,9 @@ class Schedule:
     @classmethod
     def of(cls, recipe: Recipe, images: int) -> "Schedule":
         """The recipe's epochs, stretched where the data set is too small for `least_updates`."""
-        batches = max(1, images // recipe.batch_size)
-        stretch = max(1, math.ceil(recipe.least_updates / (recipe.epochs * batches)))
-        return cls(recipe.epochs * stretch, batches, recipe.halve_every * stretch, stretch)
+        stretch = recipe.stretch(images)
+        epochs, halve_every = recipe.epochs * stretch, recipe.halve_every * stretch
+        return cls(epochs, recipe.updates(images), halve_every, stretch)
 
     def rate(self, epoch: int) -> float:
         """The factor on the learning rate in this epoch, counted from 0."""

@@ -1,5 +1,6 @@
 """What a defended classifier is: decisions for the judge, differentiable views for attacks."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -389,6 +390,14 @@ class Recipe(ABC):
     def visible(self, labels: Tensor, rng: Generator) -> Tensor:
         """The training labels (N,) with `UNLABELLED` where the learner may not see them."""
         return labels
+
+    def updates(self, images: int) -> int:
+        """How many `batches` an epoch has."""
+        return max(1, images // self.batch_size)
+
+    def stretch(self, images: int) -> int:
+        """How many epochs stand for one where `least_updates` asks for more."""
+        return max(1, math.ceil(self.least_updates / (self.epochs * self.updates(images))))
 
     def batches(self, labels: Tensor, rng: Generator) -> Iterator[Tensor]:
         """One epoch: indices of the images of each update, a random order in full batches.

@@ -104,6 +104,14 @@ class Substitute(Recipe):
     step: float = 0.1
     epochs_per_round: int = 10
 
+    def updates(self, images: int) -> int:
+        """See `Recipe.updates`: a round is one."""
+        return 1 if self.seed_images else super().updates(images)
+
+    def stretch(self, images: int) -> int:
+        """See `Recipe.stretch`; every further round would double the points."""
+        return 1 if self.seed_images else super().stretch(images)
+
     def batches(self, labels: Tensor, rng: Generator) -> Iterator[Tensor]:
         """See `Recipe.batches`; with seed images, one batch with always the same of them.
 

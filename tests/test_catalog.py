@@ -171,5 +171,5 @@ def test_a_field_that_holds_a_defense_takes_a_registered_name_with_the_presets_f
 def test_a_choice_among_words_takes_one_of_them() -> None:
     recipe = catalog.recipe_for("mad_vae_combined[centres=separate]", TINY, "digits")
     assert recipe == replace(DEFENSES["mad_vae_combined"], centres="separate")
-    with pytest.raises(LookupError, match="centres of defense .* 'seperate'; did you mean"):
+    with pytest.raises(LookupError, match=r"centres of defense .* 'seperate'; did you mean"):
         catalog.recipe_for("mad_vae_combined[centres=seperate]", TINY, "digits")

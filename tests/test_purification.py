@@ -47,9 +47,7 @@ def made(name: str = "defense_vae", **fields: object) -> tuple[Purifier, Purifie
     return defense, learner
 
 
-@pytest.mark.parametrize(
-    ("side", "rows"), [(8, 1), (28, 4), (32, 4), (64, 8)], ids=lambda each: str(each)
-)
+@pytest.mark.parametrize(("side", "rows"), [(8, 1), (28, 4), (32, 4), (64, 8)], ids=str)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_networks_map_images_of_any_size_to_latents_and_back(side, rows, channels):
     shape = (channels, side, side)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from benchmark.catalog import recipe_for
 from benchmark.presets import PRESETS
+from benchmark.schedule import Schedule
 from defenses import DEFENSES
 from defenses.base import Task
 from defenses.cnn import FeedForward, network_of
@@ -150,3 +151,10 @@ def test_a_network_is_its_own_surrogate():
     defense.eval()
     logits, _ = defense.surrogate(None, generator(0))(x)
     torch.testing.assert_close(logits, network_of(defense)(x))
+
+
+def test_rounds_are_not_stretched_where_images_are_few():
+    recipe = replace(cast(Substitute, DEFENSES["substitute_a"]), epochs=6, least_updates=500)
+    assert Schedule.of(recipe, 1000) == Schedule(epochs=168, batches=3, halve_every=0, stretch=28)
+    rounds = replace(recipe, seed_images=150)
+    assert Schedule.of(rounds, 1000) == Schedule(epochs=6, batches=1, halve_every=0)
