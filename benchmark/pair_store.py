@@ -42,8 +42,8 @@ class Card:
         epsilon: radius, where the attack needs one.
         images: how many.
         seed: of their choice and of the attack.
-        fooled: share of stored images that get another class than their label.
-        fooled_unrounded: the same of the images as the attack returned them.
+        fooled: share of a tenth of the stored images that get another class than their label.
+        fooled_unrounded: the same of those images as the attack returned them.
         digest: SHA-256 of the stored pixels.
     """
 

@@ -346,14 +346,13 @@ def training_pairs(device: str) -> list[Row]:
             lambda x, y: carlini_wagner(network_of(defense), x, y, confidence=5, **cw),
         ),
     ]
-    rows = []
+    rows, seeds = [], count()
     with tempfile.TemporaryDirectory() as folder, patch.dict(os.environ, BENCH_CACHE=folder):
         stored = weights.store(defense, Path("magnet.safetensors"), {}, Path(folder))
         recipe = DEFENSES["magnet"]
         victim = Victim(Wrapped("magnet", recipe), weights.Stored(stored, recipe, task))
         for wanted, images, direct in sides:
             dataset = _random_images(defense, task, images, device)
-            seeds = count()
 
             def made(wanted: Attacked = wanted, dataset: Dataset = dataset) -> None:
                 pairing, seed = Pairing("classifier", (wanted,)), next(seeds)
