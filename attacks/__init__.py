@@ -14,6 +14,7 @@ from attacks.from_foolbox import (
     CarliniWagner,
     DeepFool,
     PGDEstimated,
+    RandFGSM,
 )
 from attacks.latent_descent import LatentDescent
 from attacks.refusal import Refusal
@@ -36,6 +37,7 @@ ATTACKS: dict[str, Attack] = {
     "boundary": Boundary(steps=100_000),
     "pgd-estimated-linf": PGDEstimated(steps=50, samples=100),
     "fgsm": FGSM(norm=Norm.LINF, view=_EOT),
+    "rand-fgsm": RandFGSM(view=_EOT),
     "bim": BIM(norm=Norm.LINF, view=_EOT),
     "mim-linf": MIM(view=_EOT),
     "latent-descent": LatentDescent(coarse_steps=51, binary_steps=10),

@@ -6,7 +6,8 @@ dataclass, and ``eot``, the samples averaged per query. What a specification doe
 from the preset, and from the registered attack where the preset is silent.
 
 A defense specification is ``name[field=value,...]``, for example ``gmvae[coverage=0.98]``, with the
-fields of its recipe.
+fields of its recipe. A field that holds another defense takes a registered name:
+``defense_vae[classifier=cnn]``.
 """
 
 import re
@@ -14,6 +15,7 @@ import types
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from difflib import get_close_matches
+from enum import StrEnum
 from typing import Any, TypeVar, get_args, get_type_hints
 
 from attacks import ATTACKS, SUITES
@@ -21,7 +23,7 @@ from attacks.base import Attack
 from benchmark.datasets import DATASETS
 from benchmark.presets import PRESETS, Preset
 from defenses import DEFENSES
-from defenses.base import Recipe
+from defenses.base import Recipe, Wrapped
 
 T = TypeVar("T")
 
@@ -155,7 +157,7 @@ def recipe_for(
     """A registered defense with the preset's fields for a data set, then the specification's own.
 
     Raises:
-        LookupError: unknown defense, or a field that it does not have.
+        LookupError: unknown defense, its own or one inside it, or a field that it does not have.
         ValueError: not a specification, or a value of the wrong type.
     """
     match = _SPECIFICATION.fullmatch(spec)
@@ -181,7 +183,17 @@ def recipe_for(
     known = {field.name: None for field in fields(found)}
     for field in overrides:
         lookup(f"field of defense {name!r}:", field, known)
-    return replace(found, **overrides)
+    values = {field: overrides.get(field, getattr(found, field)) for field in known}
+    inner = {
+        field: value if isinstance(value, str) else value.name
+        for field, value in values.items()
+        if Wrapped in _alternatives(hints[field]) and value is not None
+    }
+    wrapped = {
+        field: Wrapped(name, recipe_for(name, preset, dataset, defenses))
+        for field, name in inner.items()
+    }
+    return replace(found, **{**overrides, **wrapped})
 
 
 def base_name(spec: str) -> str:
@@ -277,7 +289,9 @@ def value_of(
 ) -> bool | int | float | str:
     """A field's value from its text, of the type the dataclass declares."""
     declared = lookup(f"field of {kind} {name!r}:", field, types_)
-    union = get_args(declared) if isinstance(declared, types.UnionType) else (declared,)
+    union = _alternatives(declared)
+    if isinstance(declared, type) and issubclass(declared, StrEnum):
+        return lookup(f"{field} of {kind} {name!r}:", text, {str(each): each for each in declared})
     if bool in union:
         if text.lower() in _WORDS:
             return _WORDS[text.lower()]
@@ -290,11 +304,16 @@ def value_of(
                 raise ValueError(
                     f"{field} of {kind} {name!r} must be {noun}, got {text!r}"
                 ) from error
-    if str in union:
+    if str in union or Wrapped in union:
         return text
     raise ValueError(
         f"{field} of {kind} {name!r} must be set in Python, not in a specification, got {text!r}"
     )
+
+
+def _alternatives(declared: Any) -> tuple[Any, ...]:
+    """The types that a field's annotation allows."""
+    return get_args(declared) if isinstance(declared, types.UnionType) else (declared,)
 
 
 def _text(value: object) -> str:

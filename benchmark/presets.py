@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from defenses.gmvae import Spread
+from defenses.purification import defense_vae_pairs, mad_pairs
 
 Overrides = Mapping[str, Mapping[str, Any]]
 
@@ -48,6 +49,13 @@ _QUICK_SYNTHESIS = {
     "latent_steps": 30,
 }
 _GMVAE = ("gmvae", "gmvae_semi", "gmvae_variable_entropy")
+_MAD_VAE = (
+    "defense_vae",
+    "mad_vae_classification",
+    "mad_vae_proximity_distance",
+    "mad_vae_combined",
+)
+_SUBSTITUTES = tuple(f"substitute_{letter}" for letter in "abcde")
 _OBJECTS = {"coil100": {name: {"spread": Spread.POOLED} for name in _GMVAE}}
 """COIL-100 has at most 72 images of an object, its latent space 100 dimensions."""
 _THRESHOLD_DESCENTS = (
@@ -77,6 +85,22 @@ PRESETS: dict[str, Preset] = {
             **_each(_SYNTHESIS, epochs=1, batch_size=128, candidates=50, latent_steps=3),
             **_each(_GMVAE, epochs=1, labelled_alone=5),
             "gmvae_reclassify": {"steps": 5},
+            "magnet": {"epochs": 1},
+            "identity_vae": {"epochs": 1, "batch_size": 128},
+            **_each(
+                _MAD_VAE,
+                epochs=1,
+                batch_size=64,
+                pairs=mad_pairs("binary_search_steps=1,steps=3"),
+                pairs_per_attack=32,
+            ),
+            "defense_vae_official": {
+                "epochs": 1,
+                "batch_size": 64,
+                "pairs": defense_vae_pairs(3),
+                "pairs_per_attack": 32,
+            },
+            **_each(_SUBSTITUTES, epochs=1),
         },
         by_dataset=_OBJECTS,
         attacks={
@@ -122,6 +146,26 @@ PRESETS: dict[str, Preset] = {
             **_each(_GMVAE, epochs=12, halve_every=3, least_updates=1000),
             "gmvae_semi": {"epochs": 6, "halve_every": 2, "least_updates": 1000},
             "gmvae_reclassify": {"steps": 300},
+            "magnet": {"epochs": 3, "halve_every": 1, "least_updates": 1000},
+            "identity_vae": {"epochs": 1, "batch_size": 128, "least_updates": 400},
+            # On MNIST some 5 CPU minutes for the pairs and 5 for each purifier. CW's steps are long
+            # enough to turn black pixels, at the ends of tanh, white in 40 of them.
+            **_each(
+                _MAD_VAE,
+                epochs=2,
+                batch_size=128,
+                least_updates=500,
+                pairs=mad_pairs("binary_search_steps=1,steps=40,stepsize=0.3,initial_const=3"),
+                pairs_per_attack=4000,
+            ),
+            "defense_vae_official": {
+                "epochs": 2,
+                "batch_size": 64,
+                "least_updates": 500,
+                "pairs": defense_vae_pairs(40),
+                "pairs_per_attack": 3000,
+            },
+            **_each(_SUBSTITUTES, epochs=2, batch_size=128, least_updates=500),
         },
         by_dataset={
             **_OBJECTS,

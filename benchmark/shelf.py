@@ -6,12 +6,13 @@ from functools import cached_property
 
 from attacks import ATTACKS
 from attacks.base import Attack
-from benchmark import catalog, train, weights
+from benchmark import catalog, train
 from benchmark.datasets import DATASETS, Dataset, Source
 from benchmark.presets import Preset
 from benchmark.progress import Progress
+from benchmark.weights import Stored
 from benchmark.work import Load
-from defenses.base import Defense, Recipe, Task
+from defenses.base import Defense
 
 
 @dataclass(frozen=True)
@@ -51,25 +52,13 @@ class Shelf:
     arm: Callable[[Dataset, str, Preset, str, Progress], Armed]
 
 
-@dataclass(frozen=True)
-class _Stored:
-    """Loads stored weights."""
-
-    weights: weights.Weights
-    recipe: Recipe
-    task: Task
-
-    def __call__(self, device: str) -> Defense:
-        return weights.load_defense(self.weights, self.recipe, self.task, device)
-
-
 def arm_registered(
     dataset: Dataset, name: str, preset: Preset, device: str, progress: Progress
 ) -> Armed:
     """A registered defense, trained now unless its weights are stored."""
     recipe = catalog.recipe_for(name, preset, dataset.name)
     stored = train.ensure(dataset, name, preset, device=device, progress=progress)
-    return Armed(name, repr(recipe), stored.digest, _Stored(stored, recipe, dataset.task))
+    return Armed(name, repr(recipe), stored.digest, Stored(stored, recipe, dataset.task))
 
 
 REGISTERED = Shelf(DATASETS, ATTACKS, arm_registered)

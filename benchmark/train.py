@@ -1,58 +1,39 @@
 """Fit defenses and keep them: ``python -m benchmark.train --dataset mnist --defense eabs``."""
 
 import hashlib
-import math
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 import typer
-from safetensors.torch import save
-from torch import Tensor
+from torch import Generator, Tensor, nn
 
 from attacks.fixed_epsilon import FixedEpsilonAttack
-from benchmark import catalog, weights
+from benchmark import catalog, checkpoint, pairs, weights
 from benchmark.catalog import lookup, parse_attack
 from benchmark.command import command
 from benchmark.datasets import DATASETS
 from benchmark.datasets.base import Batch, Dataset, Split
+from benchmark.pair_store import Pairs
+from benchmark.pairs import Victim
 from benchmark.presets import PRESETS, Preset
 from benchmark.progress import Progress
-from benchmark.storage import keep
-from benchmark.weights import Weights
+from benchmark.schedule import Schedule
+from benchmark.weights import Stored, Weights
 from benchmark.workers import available_device
 from defenses import DEFENSES
 from defenses.architectures import ARCHITECTURES
-from defenses.base import Defense, InnerAttack, Learner, Recipe
+from defenses.base import Defense, InnerAttack, Learner, Recipe, Task
+from defenses.pairing import Restores
 from defenses.randomness import child, draw_seed, generator, seed_from
 
 _VALIDATED_AT_ONCE = 500
 _DEPLOYED_SAMPLES = 200
 _SHIPPED_BYTES = 2_000_000
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How long training takes on one data set."""
-
-    epochs: int
-    batches: int
-    halve_every: int
-
-    @classmethod
-    def of(cls, recipe: Recipe, images: int) -> "Schedule":
-        """The recipe's epochs, stretched where the data set is too small for `least_updates`."""
-        batches = max(1, images // recipe.batch_size)
-        stretch = max(1, math.ceil(recipe.least_updates / (recipe.epochs * batches)))
-        return cls(recipe.epochs * stretch, batches, recipe.halve_every * stretch)
-
-    def rate(self, epoch: int) -> float:
-        """The factor on the learning rate in this epoch, counted from 0."""
-        return 0.5 ** (epoch // self.halve_every) if self.halve_every else 1.0
 
 
 def ensure(
@@ -66,14 +47,25 @@ def ensure(
 ) -> Weights:
     """The weights of a registered defense, trained now if they are not there yet.
 
+    What it contains, asks or starts from is trained first.
+
     Args:
         seed: of initialisation, order and noise; the runs' own seed has no part in it.
 
     Raises:
         LookupError: an unknown defense.
-        ValueError: training diverged.
+        ValueError: training diverged, or a defense inside it may reject.
     """
     recipe, name = catalog.recipe_for(name, preset, dataset.name), catalog.base_name(name)
+    inner = {**recipe.wraps(), **recipe.queries()}
+    _require_answers(recipe, dataset.task)
+    others = {
+        each: ensure(dataset, each, preset, seed=seed, device=device, progress=progress)
+        for each in dict.fromkeys([wrapped.name for wrapped in inner.values()])
+    }
+    parts = {field: others[wrapped.name] for field, wrapped in inner.items()}
+    joined = {field: parts.pop(field) for field in sorted(recipe.joins())}
+    recipe = recipe.as_trained()
     start = None
     if recipe.starts_from is not None:
         start = ensure(
@@ -81,25 +73,36 @@ def ensure(
         )
         if recipe.epochs == 0:
             return start
-    key = _key(dataset, recipe, seed, start)
+    key = _key(dataset, recipe, seed, start, parts)
     found = weights.find(dataset.name, name, preset.name, key)
     if found is not None:
-        return found
+        return replace(found, joined=joined)
     target = weights.file_name(dataset.name, name, preset.name, key)
-    run = _Training(dataset, name, recipe, seed, device, weights.folders()[0] / target, start)
+    path = weights.folders()[0] / target
+    run = _Training(dataset, name, recipe, seed, device, path, start, parts)
     with torch.random.fork_rng():
         defense, card = run.finish(progress)
     card = {"preset": preset.name, **card}
     stored = weights.store(defense, target, card, weights.folders()[0])
     run.checkpoint.unlink(missing_ok=True)
-    return stored
+    return replace(stored, joined=joined)
 
 
-def _key(dataset: Dataset, recipe: Recipe, seed: int, start: Weights | None) -> str:
+def _require_answers(recipe: Recipe, task: Task) -> None:
+    """Refuse a defense inside that may reject, before hours go into training it."""
+    with torch.random.fork_rng(devices=[]):
+        for wrapped in (*recipe.wraps().values(), *recipe.queries().values()):
+            wrapped.build(task)
+
+
+def _key(
+    dataset: Dataset, recipe: Recipe, seed: int, start: Weights | None, parts: Mapping[str, Weights]
+) -> str:
     origin = start.digest if start else ""
     task = dataset.task
     built = [repr(task), repr(ARCHITECTURES[task.architecture])]
-    text = "\n".join([dataset.digest, *built, recipe.training(), str(seed), origin])
+    inner = [f"{field} {part.digest}" for field, part in sorted(parts.items())]
+    text = "\n".join([dataset.digest, *built, recipe.training(), str(seed), origin, *inner])
     return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
 
 
@@ -112,6 +115,7 @@ class _Training:
     device: str
     path: Path
     start: Weights | None
+    parts: Mapping[str, Weights]
 
     @property
     def checkpoint(self) -> Path:
@@ -120,42 +124,84 @@ class _Training:
 
     def finish(self, progress: Progress) -> tuple[Defense, dict[str, Any]]:
         """Train from the last checkpoint, or from the start, to the end."""
-        task, recipe, train = self.dataset.task, self.recipe, self.dataset.train
+        task, recipe = self.dataset.task, self.recipe
         rng = generator(seed_from("train", self.seed, self.dataset.name, self.name))
         torch.manual_seed(draw_seed(rng))
         defense = recipe.build(task).to(self.device)
         if self.start is not None:
-            tensors = weights.load_tensors(self.start.path)
-            defense.load_state_dict({name: value.float() for name, value in tensors.items()})
+            defense.load_state_dict(weights.trained_tensors(self.start))
+        inner = [self._trained(defense.get_submodule(field), field) for field in recipe.wraps()]
         learner = recipe.learner(defense, task, self._inner_attack())
+        for field in recipe.queries():
+            self._trained(learner.queried[field], field)
+        made = self._pairs(learner, progress)
+        train = self.dataset.train if made is None else made
         schedule = Schedule.of(recipe, len(train))
         labels = recipe.visible(torch.from_numpy(train.labels), child(rng, "visible"))
-        first, seconds = self._resume(defense, learner)
+        first, seconds = checkpoint.resume(self.checkpoint, self.name, defense, learner)
         label = f"train {self.name} on {self.dataset.name}"
         bar = progress.start(label, schedule.epochs * schedule.batches)
         bar.advance(first * schedule.batches)
         for epoch in range(first, schedule.epochs):
             began = time.monotonic()
             for optimizer in learner.optimizers:
-                for group in optimizer.param_groups:
-                    group["lr"] = recipe.learning_rate * schedule.rate(epoch)
+                schedule.apply(optimizer, epoch)
             epoch_rng = child(rng, "epoch", epoch)
             torch.manual_seed(draw_seed(epoch_rng))
             defense.train()
+            for part in inner:
+                part.eval()
             for index in recipe.batches(labels, epoch_rng):
-                batch = train.batch(index.numpy(), self.device)
-                losses = learner.update(batch.x, labels[index].to(self.device), epoch_rng)
+                losses = self._update(learner, index, labels[index], made, epoch_rng)
                 bar.advance(1)
             seconds += time.monotonic() - began
             self._check(losses, epoch)
-            self._save(defense, learner, epoch + 1, seconds)
+            checkpoint.write(self.checkpoint, defense, learner, epoch + 1, seconds)
             told = ", ".join(f"{key} {float(value):.3g}" for key, value in losses.items())
             bar.advance(0, f"epoch {epoch + 1}/{schedule.epochs}: {told}")
         bar.finish()
         defense.eval()
         held_out = _parts(self.dataset.validation, self.device)
-        learner.finish(_parts(Split(train.images, labels.numpy()), self.device), held_out)
-        return defense, self._card(defense, learner, schedule, seconds)
+        seen = recipe.visible(torch.from_numpy(self.dataset.train.labels), child(rng, "visible"))
+        clean = Split(self.dataset.train.images, seen.numpy())
+        learner.finish(_parts(clean, self.device), held_out)
+        return defense, self._card(defense, learner, schedule, seconds, made)
+
+    def _trained(self, module: nn.Module, field: str) -> nn.Module:
+        """A contained or queried defense, with the weights of its part and out of training."""
+        module.load_state_dict(weights.trained_tensors(self.parts[field]))
+        return module.to(self.device).eval().requires_grad_(False)
+
+    def _pairs(self, learner: Learner, progress: Progress) -> Pairs | None:
+        """What it is trained on instead of the clean images."""
+        pairing = self.recipe.pairing()
+        if pairing is None:
+            return None
+        if not isinstance(learner, Restores):
+            raise ValueError(
+                f"learner of {self.name} must restore images to be trained on pairs, got "
+                f"{type(learner).__name__}; give it `restore`, or its recipe no pairing"
+            )
+        victim = self.recipe.wraps()[pairing.victim]
+        stored = Stored(self.parts[pairing.victim], victim.recipe, self.dataset.task)
+        return pairs.ensure(
+            self.dataset,
+            pairing,
+            Victim(victim, stored),
+            seed=self.seed,
+            device=self.device,
+            progress=progress,
+        )
+
+    def _update(
+        self, learner: Learner, index: Tensor, y: Tensor, made: Pairs | None, rng: Generator
+    ) -> dict[str, Tensor]:
+        """One step on the clean images of these places, or on the pairs."""
+        y = y.to(self.device)
+        if made is not None and isinstance(learner, Restores):
+            adversarial, clean = made.batch(index.numpy(), self.device)
+            return learner.restore(adversarial, clean, y, rng)
+        return learner.update(self.dataset.train.batch(index.numpy(), self.device).x, y, rng)
 
     def _inner_attack(self) -> InnerAttack | None:
         if self.recipe.inner_attack is None:
@@ -178,7 +224,12 @@ class _Training:
                 )
 
     def _card(
-        self, defense: Defense, learner: Learner, schedule: Schedule, seconds: float
+        self,
+        defense: Defense,
+        learner: Learner,
+        schedule: Schedule,
+        seconds: float,
+        made: Pairs | None,
     ) -> dict[str, Any]:
         held = self.dataset.validation
         batch = _validation_sample(self.dataset, self.device)
@@ -192,6 +243,9 @@ class _Training:
             "defense": self.name,
             "recipe": self.recipe.training(),
             "starts_from": self.start.digest if self.start else None,
+            "parts": {field: part.digest for field, part in self.parts.items()},
+            "pairs": made.digest if made else None,
+            "train_pairs": len(made) if made else None,
             "seed": self.seed,
             "epochs": schedule.epochs,
             "updates": schedule.epochs * schedule.batches,
@@ -204,47 +258,6 @@ class _Training:
             "device": str(torch.device(self.device).type),
             "torch": torch.__version__,
         }
-
-    def _save(self, defense: Defense, learner: Learner, epochs: int, seconds: float) -> None:
-        tensors = {f"network.{key}": value for key, value in defense.state_dict().items()}
-        for number, optimizer in enumerate(learner.optimizers):
-            for parameter, state in optimizer.state_dict()["state"].items():
-                for key, value in state.items():
-                    tensors[f"optimizer.{number}.{parameter}.{key}"] = value
-        tensors["epochs"] = torch.tensor(epochs)
-        tensors["seconds"] = torch.tensor(seconds, dtype=torch.float64)
-        keep(self.checkpoint, save({key: value.contiguous() for key, value in tensors.items()}))
-
-    def _resume(self, defense: Defense, learner: Learner) -> tuple[int, float]:
-        """Epochs done and seconds taken by an earlier, killed run; (0, 0) without one.
-
-        Raises:
-            ValueError: the checkpoint is of other networks.
-        """
-        if not self.checkpoint.exists():
-            return 0, 0.0
-        tensors = weights.load_tensors(self.checkpoint)
-        network = {
-            key.removeprefix("network."): value
-            for key, value in tensors.items()
-            if key.startswith("network.")
-        }
-        try:
-            defense.load_state_dict(network)
-        except RuntimeError as error:
-            raise ValueError(
-                f"{self.checkpoint} must hold the networks of {self.name} as they are now, got "
-                "others; delete it and train again"
-            ) from error
-        for number, optimizer in enumerate(learner.optimizers):
-            state: dict[int, dict[str, Tensor]] = {}
-            for key, value in tensors.items():
-                if key.startswith(f"optimizer.{number}."):
-                    parameter, field = key.split(".")[2:]
-                    state.setdefault(int(parameter), {})[field] = value
-            groups = optimizer.state_dict()["param_groups"]
-            optimizer.load_state_dict({"state": state, "param_groups": groups})
-        return int(tensors["epochs"]), float(tensors["seconds"])
 
 
 def _parts(split: Split, device: str) -> Iterator[tuple[Tensor, Tensor]]:

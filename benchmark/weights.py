@@ -10,7 +10,7 @@ another configuration never meets these weights and never overwrites them.
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,15 +33,21 @@ class Weights:
     Args:
         path: the safetensors file.
         card: what the card beside it says.
+        joined: weights of the defenses that joined it after training, by the submodule's name.
     """
 
     path: Path
     card: Mapping[str, Any]
+    joined: "Mapping[str, Weights]" = field(default_factory=dict)
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the safetensors file."""
-        return str(self.card["digest"])
+        """SHA-256 of the safetensors file; with what joined, of all their digests."""
+        own = str(self.card["digest"])
+        if not self.joined:
+            return own
+        others = [f"{name} {part.digest}" for name, part in sorted(self.joined.items())]
+        return hashlib.sha256("\n".join([own, *others]).encode()).hexdigest()
 
 
 def folders() -> tuple[Path, ...]:
@@ -128,6 +134,22 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
         ) from error
 
 
+def trained_tensors(weights: Weights) -> dict[str, Tensor]:
+    """What was trained, in float32.
+
+    Raises:
+        OSError: the file does not have the digest that its card names.
+    """
+    data, expected = weights.path.read_bytes(), str(weights.card["digest"])
+    found = hashlib.sha256(data).hexdigest()
+    if found != expected:
+        raise OSError(
+            f"weights {weights.path} must have digest {expected[:12]}..., got "
+            f"{found[:12]}...; delete the file and its card and train again"
+        )
+    return {name: tensor.float() for name, tensor in load(data).items()}
+
+
 def load_defense(weights: Weights, recipe: Recipe, task: Task, device: str) -> Defense:
     """The trained defense, frozen and in evaluation mode.
 
@@ -137,13 +159,9 @@ def load_defense(weights: Weights, recipe: Recipe, task: Task, device: str) -> D
     Raises:
         OSError: the file does not have the digest that its card names, or another architecture.
     """
-    found = hashlib.sha256(weights.path.read_bytes()).hexdigest()
-    if found != weights.digest:
-        raise OSError(
-            f"weights {weights.path} must have digest {weights.digest[:12]}..., got "
-            f"{found[:12]}...; delete the file and its card and train again"
-        )
-    tensors = {name: tensor.float() for name, tensor in load_tensors(weights.path).items()}
+    tensors = trained_tensors(weights)
+    for name, part in weights.joined.items():
+        tensors |= {f"{name}.{key}": value for key, value in trained_tensors(part).items()}
     with torch.random.fork_rng(devices=[]):
         defense = recipe.build(task)
     try:
@@ -156,3 +174,16 @@ def load_defense(weights: Weights, recipe: Recipe, task: Task, device: str) -> D
             f"images, got other tensors; delete the file and its card and train again"
         ) from error
     return defense.to(device).eval().requires_grad_(False)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Loads a trained defense, in any process."""
+
+    weights: Weights
+    recipe: Recipe
+    task: Task
+
+    def __call__(self, device: str) -> Defense:
+        """The defense in evaluation mode, frozen, on the device."""
+        return load_defense(self.weights, self.recipe, self.task, device)

@@ -1,9 +1,14 @@
 """The defended classifiers, by name, in the order of the tables."""
 
 from defenses.adversarial_training import AdversarialTraining
-from defenses.base import Recipe
+from defenses.base import Recipe, Wrapped
 from defenses.cnn import CNN
 from defenses.gmvae import GaussianMixtureVAE, Reclassification
+from defenses.magnet import MagNet
+from defenses.purification import DEFENSE_VAE_PAIRS, Purification
+from defenses.purification.learner import Reduction
+from defenses.purification.networks import Spread
+from defenses.substitutes import TABLE_6, Substitute
 from defenses.synthesis import (
     AdversarialPrior,
     ClassEncoders,
@@ -17,6 +22,7 @@ from defenses.synthesis import (
 _GMVAE = GaussianMixtureVAE(
     summary="a VAE with a Gaussian per class that rejects by distance and reconstruction"
 )
+_MAGNET = Wrapped("magnet", MagNet(summary="undefended: the classifier that MAD-VAE protects"))
 
 DEFENSES: dict[str, Recipe] = {
     "cnn": CNN(summary="undefended: E-ABS's encoder and a linear layer", epochs=500),
@@ -92,4 +98,55 @@ DEFENSES: dict[str, Recipe] = {
         summary="GMVAE whose encoder learns its variance",
         learns_variance=True,
     ),
+    "magnet": _MAGNET.recipe,
+    "identity_vae": Purification(
+        summary="a VAE of clean images before MagNet's classifier: the null case of the purifiers",
+        classifier=_MAGNET,
+        pairs=(),
+        epochs=10,
+    ),
+    "defense_vae": Purification(
+        summary="a VAE that turns adversarial into clean images before MagNet's classifier",
+        classifier=_MAGNET,
+    ),
+    "defense_vae_official": Purification(
+        summary="Defense-VAE as its public code trains it: summed cross-entropy, no divergence",
+        classifier=_MAGNET,
+        pairs=DEFENSE_VAE_PAIRS,
+        batch_size=16,
+        learning_rate=5e-4,
+        decay=1.0,
+        reduction=Reduction.SUM,
+        divergence=0.0,
+        spread=Spread.LOG_VARIANCE,
+        clip=0.0,
+    ),
+    "mad_vae_classification": Purification(
+        summary="Defense-VAE with the classifier's loss on what it decodes",
+        classifier=_MAGNET,
+        epochs=10,
+        classification=0.1,
+    ),
+    "mad_vae_proximity_distance": Purification(
+        summary="Defense-VAE with latents near their class's centre and far from the others",
+        classifier=_MAGNET,
+        proximity=0.01,
+        distance=1e-5,
+    ),
+    "mad_vae_combined": Purification(
+        summary="MAD-VAE: Defense-VAE with both additions",
+        classifier=_MAGNET,
+        epochs=10,
+        classification=0.1,
+        proximity=0.01,
+        distance=1e-5,
+    ),
+    **{
+        f"substitute_{letter.lower()}": Substitute(
+            summary=f"network {letter} of MAD-VAE's Table 6, trained on MagNet's answers",
+            letter=letter,
+            target=_MAGNET,
+        )
+        for letter in TABLE_6
+    },
 }

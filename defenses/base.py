@@ -1,13 +1,16 @@
 """What a defended classifier is: decisions for the judge, differentiable views for attacks."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
-from typing import ClassVar, NamedTuple, Protocol, final, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, Protocol, Self, final, runtime_checkable
 
 import torch
 from torch import Generator, Tensor, nn
+
+from defenses.pairing import Pairing
 
 
 @dataclass(frozen=True)
@@ -269,9 +272,17 @@ class Learner(ABC):
     """One defense being fitted: its networks, its optimisers and one update.
 
     The loop over epochs, its checkpoints and its progress belong to `benchmark.train`.
+
+    Attributes:
+        optimizers: as they begin; the loop changes their rates by the recipe's schedule. A group
+            with an entry ``decay`` is multiplied by it after every epoch instead, down to its
+            entry ``least``.
+        queried: untrained defenses by the name that the recipe queries them under; the loop gives
+            them their trained weights.
     """
 
     optimizers: tuple[torch.optim.Optimizer, ...]
+    queried: Mapping[str, Defense] = MappingProxyType({})
 
     @abstractmethod
     def update(self, x: Tensor, y: Tensor, rng: Generator) -> dict[str, Tensor]:
@@ -280,6 +291,13 @@ class Learner(ABC):
     @abstractmethod
     def validate(self, x: Tensor, y: Tensor) -> Tensor:
         """(N,) bool, right or wrong, by a quick look at a defense in evaluation mode."""
+
+    def memory(self) -> dict[str, Tensor]:
+        """What a checkpoint must keep besides the defense and the optimisers."""
+        return {}
+
+    def recall(self, memory: dict[str, Tensor]) -> None:  # noqa: B027 (optional)
+        """Go on from what `memory` returned."""
 
     def finish(self, training: Labelled, held_out: Labelled) -> None:  # noqa: B027 (optional)
         """Measure what the defense needs besides its networks, once, in evaluation mode.
@@ -312,6 +330,9 @@ class Recipe(ABC):
     blind_surrogates: ClassVar[frozenset[str]] = frozenset()
     """Surrogates of what it builds that know nothing of its refusals."""
 
+    queried_fields: ClassVar[frozenset[str]] = frozenset()
+    """Fields that hold a `Wrapped` defense which is asked during training, but not contained."""
+
     summary: str
     epochs: int
     batch_size: int = 512
@@ -323,16 +344,60 @@ class Recipe(ABC):
 
     def training(self) -> str:
         """The configuration that the weights depend on, as text."""
+        return self._text(self.inference_fields | {"summary"})
+
+    def deployed(self) -> str:
+        """The configuration that the answers depend on, as text."""
+        return self._text(frozenset({"summary"}))
+
+    def _text(self, silent: frozenset[str]) -> str:
         values = (
             f"{field.name}={getattr(self, field.name)!r}"
             for field in fields(self)
-            if field.name not in self.inference_fields | {"summary"}
+            if field.name not in silent
         )
         return f"{type(self).__name__}({', '.join(values)})"
+
+    @final
+    def wraps(self) -> "Mapping[str, Wrapped]":
+        """The defenses that it contains, by field; their submodules have the same names."""
+        return {name: value for name, value in self._wrapped() if name not in self.queried_fields}
+
+    @final
+    def queries(self) -> "Mapping[str, Wrapped]":
+        """The defenses that its learner asks, by field."""
+        return {name: value for name, value in self._wrapped() if name in self.queried_fields}
+
+    @final
+    def joins(self) -> frozenset[str]:
+        """Fields of contained defenses that the training knows nothing of."""
+        return self.inference_fields & self.wraps().keys()
+
+    @final
+    def as_trained(self) -> Self:
+        """Without the defenses that join it after training."""
+        nothing: dict[str, Any] = dict.fromkeys(self.joins())
+        return replace(self, **nothing)
+
+    def _wrapped(self) -> "Iterator[tuple[str, Wrapped]]":
+        values = ((field.name, getattr(self, field.name)) for field in fields(self))
+        return ((name, value) for name, value in values if isinstance(value, Wrapped))
+
+    def pairing(self) -> Pairing | None:
+        """The (adversarial, clean) pairs it is trained on; None is trained on clean images."""
+        return None
 
     def visible(self, labels: Tensor, rng: Generator) -> Tensor:
         """The training labels (N,) with `UNLABELLED` where the learner may not see them."""
         return labels
+
+    def updates(self, images: int) -> int:
+        """How many `batches` an epoch has."""
+        return max(1, images // self.batch_size)
+
+    def stretch(self, images: int) -> int:
+        """How many epochs stand for one where `least_updates` asks for more."""
+        return max(1, math.ceil(self.least_updates / (self.epochs * self.updates(images))))
 
     def batches(self, labels: Tensor, rng: Generator) -> Iterator[Tensor]:
         """One epoch: indices of the images of each update, a random order in full batches.
@@ -353,3 +418,33 @@ class Recipe(ABC):
     @abstractmethod
     def learner(self, defense: Defense, task: Task, attack: InnerAttack | None) -> Learner:
         """What updates a defense that `build` made for the same task."""
+
+
+@dataclass(frozen=True)
+class Wrapped:
+    """A registered defense that another contains or queries.
+
+    Args:
+        name: as registered.
+        recipe: how it is built; its weights are those that are trained under the name.
+    """
+
+    name: str
+    recipe: Recipe
+
+    def __repr__(self) -> str:
+        return f"{self.name}={self.recipe.deployed()}"
+
+    def build(self, task: Task) -> Defense:
+        """The untrained defense.
+
+        Raises:
+            ValueError: it may refuse to answer, and nobody said what that would mean.
+        """
+        defense = self.recipe.build(task)
+        if defense.can_reject:
+            raise ValueError(
+                "a defense inside another must answer every image, got "
+                f"{self.name!r}, which may reject; name one that does not, such as 'magnet'"
+            )
+        return defense

@@ -155,3 +155,21 @@ def test_paper_trains_abs_and_eabs_longer_on_svhn() -> None:
     }
     assert epochs[("eabs", "svhn")] == epochs[("abs", "svhn")] == 800
     assert epochs[("eabs", "mnist")] == epochs[("cnn", "svhn")] == 500
+
+
+def test_a_field_that_holds_a_defense_takes_a_registered_name_with_the_presets_fields() -> None:
+    preset = replace(TINY, defenses={"cnn": {"epochs": 2}, "magnet": {"epochs": 3}})
+    plain = catalog.recipe_for("defense_vae", preset, "digits")
+    assert plain.wraps()["classifier"].recipe.epochs == 3
+    other = catalog.recipe_for("defense_vae[classifier=cnn]", preset, "digits")
+    assert other.wraps()["classifier"].name == "cnn"
+    assert other.wraps()["classifier"].recipe == replace(DEFENSES["cnn"], epochs=2)
+    with pytest.raises(LookupError, match="unknown defense 'cnnn'; did you mean 'cnn'"):
+        catalog.recipe_for("defense_vae[classifier=cnnn]", preset, "digits")
+
+
+def test_a_choice_among_words_takes_one_of_them() -> None:
+    recipe = catalog.recipe_for("mad_vae_combined[centres=separate]", TINY, "digits")
+    assert recipe == replace(DEFENSES["mad_vae_combined"], centres="separate")
+    with pytest.raises(LookupError, match=r"centres of defense .* 'seperate'; did you mean"):
+        catalog.recipe_for("mad_vae_combined[centres=seperate]", TINY, "digits")

@@ -17,6 +17,8 @@ from benchmark.progress import Bar, Progress
 from benchmark.train import Schedule, ensure, main
 from benchmark.weights import Weights
 from defenses import DEFENSES
+from defenses.pairing import Attacked
+from defenses.purification import Purifier
 from defenses.randomness import generator
 
 TINY: Preset = replace(
@@ -25,8 +27,21 @@ TINY: Preset = replace(
         **PRESETS["smoke"].defenses,
         "cnn": {"epochs": 3, "batch_size": 256},
         "eabs": {"epochs": 2, "batch_size": 256, "candidates": 5, "latent_steps": 1},
+        "magnet": {"epochs": 1, "batch_size": 512},
+        "mad_vae_combined": {
+            "epochs": 3,
+            "batch_size": 32,
+            "pairs": (Attacked("fgsm", 0.3), Attacked("rand-fgsm", 0.3)),
+            "pairs_per_attack": 64,
+        },
     },
 )
+
+KILLS = {
+    "mad_vae_combined": 2 + 128 + 6,  # magnet's updates, the pairs, one epoch and a half
+    "substitute_e[seed_images=30,epochs=3]": 2 + 2,
+}
+"""Units of progress after which a training is killed before its last epoch."""
 
 
 class KilledError(Exception):
@@ -73,13 +88,15 @@ def train(
     return run
 
 
-@pytest.mark.parametrize("name", ["cnn", "eabs"])
+@pytest.mark.parametrize(
+    "name", ["cnn", "eabs", "mad_vae_combined", "substitute_e[seed_images=30,epochs=3]"]
+)
 def test_training_killed_and_resumed_ends_at_the_same_weights(
     name: str, train: Callable[..., Weights]
 ) -> None:
     whole = train(name, "whole")
     with pytest.raises(KilledError):
-        train(name, "cut", KillingProgress(updates=6))
+        train(name, "cut", KillingProgress(updates=KILLS.get(name, 6)))
     resumed = train(name, "cut")
     assert resumed.digest == whole.digest
     assert not list(resumed.path.parent.glob("*.checkpoint"))
@@ -172,7 +189,7 @@ def test_diverging_training_stops_with_the_loss_and_a_remedy(
 
 def test_small_data_sets_take_more_epochs_until_there_are_enough_updates() -> None:
     recipe = replace(DEFENSES["cnn"], epochs=4, batch_size=128, halve_every=1, least_updates=100)
-    assert Schedule.of(recipe, 1167) == Schedule(epochs=12, batches=9, halve_every=3)
+    assert Schedule.of(recipe, 1167) == Schedule(epochs=12, batches=9, halve_every=3, stretch=3)
     assert Schedule.of(recipe, 54000) == Schedule(epochs=4, batches=421, halve_every=1)
     assert [Schedule(12, 9, 3).rate(epoch) for epoch in (0, 2, 3, 9)] == [1, 1, 0.5, 0.125]
 
@@ -202,3 +219,76 @@ def test_weights_and_thresholds_from_another_data_set_are_refused(
 def test_train_command_names_a_missing_device(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--device", "nowhere"]) == 2
     assert "device must be available here, got 'nowhere'" in capsys.readouterr().err
+
+
+def test_contained_and_queried_defenses_are_trained_first_and_name_their_digests(
+    train: Callable[..., Weights],
+) -> None:
+    purifier, substitute = train("mad_vae_combined"), train("substitute_e")
+    magnet = train("magnet", progress=KillingProgress(updates=0))
+    assert purifier.card["parts"] == {"classifier": magnet.digest}
+    assert substitute.card["parts"] == {"target": magnet.digest}
+    assert purifier.card["train_pairs"] == 128 and len(purifier.card["pairs"]) == 64
+    assert purifier.path.name != train("mad_vae_combined[classifier=cnn]").path.name
+    tensors, inner = load_file(purifier.path), load_file(magnet.path)
+    assert all(torch.equal(tensors[f"classifier.{key}"], inner[key]) for key in inner)
+    assert not any("target" in key for key in load_file(substitute.path))
+
+
+def test_another_classifier_below_gives_other_weights(
+    train: Callable[..., Weights], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = train("identity_vae")
+    longer = {**TINY.defenses, "magnet": {"epochs": 2, "batch_size": 512}}
+    monkeypatch.setitem(globals(), "TINY", replace(TINY, defenses=longer))
+    second = train("identity_vae")
+    assert second.path.name != first.path.name
+    assert second.card["parts"] != first.card["parts"]
+
+
+def test_what_joins_after_training_leaves_the_trained_weights_alone(
+    train: Callable[..., Weights], digits: Dataset
+) -> None:
+    alone, name = train("mad_vae_combined"), "mad_vae_combined[answered_by=substitute_e]"
+    joined = train(name)
+    assert joined.path == alone.path and joined.digest != alone.digest
+    substitute = train("substitute_e", progress=KillingProgress(updates=0))
+    defense = weights.load_defense(joined, recipe_for(name, TINY, "digits"), digits.task, "cpu")
+    inner = weights.load_defense(
+        substitute, recipe_for("substitute_e", TINY, "digits"), digits.task, "cpu"
+    )
+    assert isinstance(defense, Purifier)
+    x = digits.test.batch(torch.arange(4).numpy()).x
+    expected = inner.decide(defense.purify(x), generator(0)).logits
+    assert torch.equal(defense.decide(x, generator(0)).logits, expected)
+
+
+@pytest.mark.parametrize("name", ["defense_vae[classifier=gmvae]", "substitute_a[target=gmvae]"])
+def test_a_rejecting_defense_inside_another_is_refused_before_it_is_trained(
+    name: str, train: Callable[..., Weights]
+) -> None:
+    with pytest.raises(ValueError, match="got 'gmvae', which may reject"):
+        train(name, progress=KillingProgress(updates=0))
+
+
+def test_rates_follow_the_recipe_or_the_groups_own_decay() -> None:
+    schedule = Schedule(epochs=6, batches=1, halve_every=2, stretch=2)
+    weight = torch.nn.Parameter(torch.zeros(1))
+    halved = torch.optim.SGD([weight], lr=1.0)
+    decayed = torch.optim.SGD([{"params": [weight], "decay": 0.1, "least": 0.05}], lr=1.0)
+    rates = []
+    for epoch in range(6):
+        for optimizer in (halved, decayed):
+            schedule.apply(optimizer, epoch)
+        rates.append([each.param_groups[0]["lr"] for each in (halved, decayed)])
+    assert rates == [[1, 1], [1, 1], [0.5, 0.1], [0.5, 0.1], [0.25, 0.05], [0.25, 0.05]]
+
+
+def test_train_command_makes_pairs_and_trains_a_purifier(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path))
+    arguments = ["--dataset", "digits", "--defense", "mad_vae_combined", "--preset", "smoke"]
+    assert main([*arguments, "--device", "cpu"]) == 0
+    assert "mad_vae_combined: " in capsys.readouterr().err
+    assert len(list(tmp_path.rglob("adversarial.npy"))) == 9

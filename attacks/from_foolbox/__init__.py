@@ -12,8 +12,8 @@ with warnings.catch_warnings():
     import foolbox  # noqa: F401
 
 from attacks.from_foolbox.decision_based import AdditiveNoise, Boundary
-from attacks.from_foolbox.descent import BIM, FGSM, MIM, PGD, PGDEstimated
-from attacks.from_foolbox.minimum_norm import DDN, CarliniWagner, DeepFool
+from attacks.from_foolbox.descent import BIM, FGSM, MIM, PGD, PGDEstimated, RandFGSM
+from attacks.from_foolbox.minimum_norm import DDN, CarliniWagner, DeepFool, GradientSearch
 
 __all__ = [
     "BIM",
@@ -25,5 +25,7 @@ __all__ = [
     "Boundary",
     "CarliniWagner",
     "DeepFool",
+    "GradientSearch",
     "PGDEstimated",
+    "RandFGSM",
 ]

@@ -186,6 +186,34 @@ class FGSM(GradientDescent):
 
 @final
 @dataclass(frozen=True, kw_only=True)
+class RandFGSM(FixedEpsilonAttack):
+    """R-FGSM (Tramèr et al. 2018): a random corner of a small ball, then FGSM for what is left.
+
+    Args:
+        alpha: length of the random step, in pixel units; all of it in a smaller ball (MAD-VAE,
+            appendix A.1.1, does not state it; Defense-VAE's and MAD-VAE's public code: 0.05).
+    """
+
+    norms: ClassVar[tuple[Norm, ...]] = (Norm.LINF,)
+    skips: ClassVar[bool] = False
+
+    norm: Norm = Norm.LINF
+    alpha: float = 0.05
+
+    def perturb(
+        self, defense: Defense, x: Tensor, y: Tensor, epsilon: Tensor, rng: Generator
+    ) -> Tensor:
+        """See `FixedEpsilonAttack.perturb`."""
+        first = epsilon.clamp_max(self.alpha)
+        corner = noise_like_rows(child(rng, "corner"), x, tuple(x.shape[1:])).sign()
+        start = (x + first.reshape(-1, 1, 1, 1) * corner).clamp(0, 1)
+        fgsm = FGSM(norm=Norm.LINF, view=self.view)
+        points = fgsm.perturb(defense, start, y, epsilon - first, rng)
+        return self.norm.project(x, points, epsilon)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
 class PGDEstimated(FixedEpsilonAttack):
     """PGD whose gradient is estimated from scores by evolution strategies (Ilyas et al. 2018).
 

@@ -9,6 +9,7 @@ from torch.nn import functional
 from defenses.base import Decision, Defense, Surrogate, Task, Terms, never_rejects
 from defenses.gmvae.networks import Decoder, Encoder
 from defenses.gmvae.rejection import Rejection, require_coverage
+from defenses.memory_format import channels_last
 
 
 @final
@@ -54,7 +55,7 @@ class GMVAE(Defense):
         self.decoder = Decoder(task.shape, latent)
         padded = functional.pad(torch.eye(task.num_classes), (0, latent - task.num_classes))
         self.rejection = Rejection(padded)
-        self.to(memory_format=torch.channels_last)  # on CPUs an update takes 1/1.3 of the time
+        channels_last(self)
 
     def logits(self, z: Tensor) -> Tensor:
         """-alpha ||z - mu_k||^2 (N, K): the argmax is the nearest mean."""
