@@ -14,13 +14,16 @@ from attacks.from_foolbox import (
     CarliniWagner,
     DeepFool,
     PGDEstimated,
+    RandFGSM,
 )
 from attacks.latent_descent import LatentDescent
 from attacks.refusal import Refusal
+from attacks.single_pixel import SinglePixel
 from attacks.threat import Norm
 from attacks.threshold_aware import ThresholdAware
 from attacks.threshold_hinge import ThresholdHinge
 from attacks.thresholds import Metric
+from attacks.transfer import Transfer
 
 _EOT = View(samples=5)
 
@@ -36,8 +39,11 @@ ATTACKS: dict[str, Attack] = {
     "boundary": Boundary(steps=100_000),
     "pgd-estimated-linf": PGDEstimated(steps=50, samples=100),
     "fgsm": FGSM(norm=Norm.LINF, view=_EOT),
+    "rand-fgsm": RandFGSM(view=_EOT),
     "bim": BIM(norm=Norm.LINF, view=_EOT),
     "mim-linf": MIM(view=_EOT),
+    "single-pixel": SinglePixel(view=_EOT),
+    "transfer-fgsm": Transfer(norm=Norm.LINF, crafting=FGSM(norm=Norm.LINF)),
     "latent-descent": LatentDescent(coarse_steps=51, binary_steps=10),
     "threshold-aware-l2": ThresholdAware(),
     "threshold-aware-printed-l2": ThresholdAware(metric=Metric.PRINTED),

@@ -12,6 +12,7 @@ import torch
 from attacks import ATTACKS, SUITES
 from attacks.base import Attack
 from attacks.eot import View
+from attacks.sources import Trained
 from attacks.threat import Norm
 from defenses.randomness import generator
 from tests.linear import (
@@ -38,6 +39,8 @@ TINY = {
     "pgd-estimated-linf": {"steps": 4, "samples": 6, "relative_step": 0.5},
     "bim": {"steps": 4},
     "mim-linf": {"steps": 4},
+    "single-pixel": {"max_pixels": 8, "abreast": 5},
+    "transfer-fgsm": {"trained": Trained("twin", "", "", lambda device: Linear(*random_linear()))},
     "latent-descent": {"coarse_steps": 10, "binary_steps": 4},
     "threshold-aware-l2": {"steps": 40, "rate": 0.03},
     "threshold-aware-printed-l2": {"steps": 40, "rate": 0.03},
@@ -51,6 +54,7 @@ TINY = {
 EPSILONS = {
     Norm.LINF: (0.0, 0.02, 0.06, 0.3),
     Norm.L2: (0.0, 0.1, 0.3, 2.0),
+    Norm.L0: (0.0, 1.0, 3.0, 16.0),
     Norm.UNRESTRICTED: (0.0, 1.0, 3.0, math.inf),
 }
 
@@ -205,6 +209,7 @@ def test_accuracy_falls_with_epsilon_and_reaches_zero(name):
     epsilons = {
         Norm.LINF: (0.01, 0.05, 0.2, 1.0),
         Norm.L2: (0.05, 0.2, 0.8, 4.0),
+        Norm.L0: (0.0, 1.0, 3.0, 16.0),
         Norm.UNRESTRICTED: (math.inf,),
     }[attack.norm]
     candidates = attack(defense, x, y, epsilons, generator(0))
