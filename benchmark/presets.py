@@ -56,6 +56,7 @@ _THRESHOLD_DESCENTS = (
     "fooling",
     "fooling-printed",
 )
+_OVERPOWERED = ("overpowered-l2", "overpowered-unrestricted")
 _ADVERSARIAL = ("adv_linf", "adv_l2")
 
 
@@ -92,6 +93,9 @@ PRESETS: dict[str, Preset] = {
             "pgd-estimated-linf": {"steps": 2, "samples": 4},
             "bim": {"steps": 3},
             "mim-linf": {"steps": 3, "eot": 1},
+            "rand-fgsm": {"eot": 1},
+            "single-pixel": {"max_pixels": 4, "abreast": 4, "eot": 1},
+            **_each(_OVERPOWERED, steps=3, starts=2, noise_samples=2),
             "latent-descent": {"coarse_steps": 5, "binary_steps": 2},
             **_each(_THRESHOLD_DESCENTS, steps=3),
             "threshold-hinge-linf": {"steps": 3},
@@ -151,6 +155,9 @@ PRESETS: dict[str, Preset] = {
             "boundary": {"steps": 1000},
             "pgd-estimated-linf": {"steps": 20, "relative_step": 0.1, "samples": 20},
             "mim-linf": {"eot": 1},
+            "rand-fgsm": {"eot": 1},
+            "single-pixel": {"eot": 1},
+            **_each(_OVERPOWERED, steps=100, starts=2, noise_samples=4),
             "latent-descent": {"coarse_steps": 20, "binary_steps": 8},
             **_each(_THRESHOLD_DESCENTS, steps=100, rate=0.05, patience=20),
             "threshold-hinge-linf": {"steps": 25, "relative_step": 0.3},

@@ -16,6 +16,7 @@ from attacks.sources import Trained
 from attacks.threat import Norm
 from defenses.randomness import generator
 from tests.linear import (
+    Decoding,
     Linear,
     Mixture,
     Noisy,
@@ -41,6 +42,8 @@ TINY = {
     "mim-linf": {"steps": 4},
     "single-pixel": {"max_pixels": 8, "abreast": 5},
     "transfer-fgsm": {"trained": Trained("twin", "", "", lambda device: Linear(*random_linear()))},
+    "overpowered-l2": {"steps": 60, "starts": 2, "noise_samples": 2, "noise_norm": 0.1},
+    "overpowered-unrestricted": {"steps": 60, "starts": 2, "noise_samples": 2, "noise_norm": 0.1},
     "latent-descent": {"coarse_steps": 10, "binary_steps": 4},
     "threshold-aware-l2": {"steps": 40, "rate": 0.03},
     "threshold-aware-printed-l2": {"steps": 40, "rate": 0.03},
@@ -74,6 +77,8 @@ def defenses_for(name: str):
     """A deterministic, a stochastic and a rejecting defense, or such as the attack applies to."""
     if name == "latent-descent":
         return {"prototypes": prototypes()}
+    if name.startswith("overpowered"):
+        return {"decoding": Decoding(*random_linear())}
     if "printed" in name:  # blind where the covariance is not the identity
         return {"mixture": Mixture(variance=1.0, tau_enc=1.0)}
     if name.startswith(("threshold", "fooling")):
@@ -325,7 +330,21 @@ def test_availability_attacks_need_a_defense_that_may_reject():
     assert attack.needs(Linear(*random_linear())) == "Linear never rejects"
 
 
+def test_overpowered_attacks_name_what_a_defense_lacks():
+    attack = ATTACKS["overpowered-l2"]
+    assert attack.needs(Decoding(*random_linear())) is None
+    assert attack.needs(Linear(*random_linear())) == (
+        "Linear has no decoder whose latents could be searched"
+    )
+
+
+@pytest.mark.parametrize("name", ["overpowered-l2", "transfer-fgsm"])
+def test_an_attack_without_use_for_a_view_says_so(name):
+    attack = dataclasses.replace(ATTACKS[name], view=View(surrogate="classifier"))
+    assert "'classifier'" in attack.needs(Decoding(*random_linear()))
+
+
 def test_other_attacks_need_nothing():
     for name, attack in ATTACKS.items():
-        if not name.startswith(("latent", "threshold", "fooling", "refusal")):
+        if not name.startswith(("latent", "overpowered", "threshold", "fooling", "refusal")):
             assert attack.needs(Linear(*random_linear())) is None
