@@ -17,7 +17,7 @@ from torch import Generator, Tensor
 
 from attacks.evasion import lead
 from attacks.row_adam import RowAdam
-from defenses.base import Cost, Decodes
+from defenses.base import Decodes
 from defenses.randomness import child, noise_like_rows
 
 _REACH = 1e-5
@@ -90,16 +90,17 @@ class LatentSearch:
 
     The loss of a problem is a hinge on the lead, averaged over noisy copies of the decoded image:
 
-        relu(margin - lead(C(G(z') + u)))  [+ relu(margin - kept lead(C(G(z) + u)))]
+        (relu(margin - lead(C(G(z') + u))) [+ relu(margin - kept lead(C(G(z) + u)))]) / slope
         + lambda (d^2 - eta^2) / (2 eta),      d = ||G(z') - anchor||
 
-    where u is ``noise_norm`` long in a random direction, fresh at every step. The excess divided by
-    2 eta grows like d at d = eta, so that lambda is in logits per unit of length whatever eta is.
+    where u is ``noise_norm`` long in a random direction, fresh at every step, and the slope is that
+    of the lead in the pixels at the start. So both terms are lengths, lambda is near 1 at the
+    saddle point, and neither the scale of the logits nor that of the budget matters much.
 
     Args:
         steps: of both.
         rate: Adam's, on latents (Jalal et al.'s and MAD-VAE's code: 0.05).
-        multiplier: the first lambda, in logits per unit of L2.
+        multiplier: the first lambda.
         ascent: lambda <- [lambda + ascent * excess]_+ after each step.
         margin: lead in logits beyond which a noisy copy pulls no longer; a problem whose copies
             all lead by it inside the budget leaves.
@@ -117,54 +118,52 @@ class LatentSearch:
     noise_samples: int
     chunk: int
 
-    def run(self, defense: Decodes, problems: LatentProblems, rng: Generator, cost: Cost) -> Found:
+    def run(self, defense: Decodes, problems: LatentProblems, rng: Generator) -> Found:
         """Search all problems, in chunks.
 
         Args:
             rng: names the noise of each step; consumed by nothing else.
-            cost: to which decoded and classified images are added.
         """
         copies = problems.starts.shape[1] * (self.noise_samples if self.noise_norm else 1)
         parts = problems.split(max(1, self.chunk // copies))
-        found = [self._saddle(defense, part, rng, cost) for part in parts]
+        found = [self._saddle(defense, part, rng) for part in parts]
         return Found(*(torch.cat(each) for each in zip(*found, strict=True)))
 
-    def _saddle(
-        self, defense: Decodes, problems: LatentProblems, rng: Generator, cost: Cost
-    ) -> Found:
+    def _saddle(self, defense: Decodes, problems: LatentProblems, rng: Generator) -> Found:
         """One chunk of problems, until all have left or the steps are used up."""
         running = torch.arange(len(problems.starts), device=problems.starts.device)
         solved = torch.zeros_like(running, dtype=torch.bool)
         latents = problems.starts
         with torch.no_grad():
-            images = _decoded(defense, latents, cost)
+            images = _decoded(defense, latents)
         record = _Record(latents, images)
         multipliers = torch.full_like(problems.radii, self.multiplier)
         adam = RowAdam(latents, self.rate)
         for step in range(self.steps + 1):
             with torch.enable_grad():
                 latents = latents.detach().requires_grad_()
-                images = _decoded(defense, latents, cost)
+                images = _decoded(defense, latents)
                 noisy = self._noisy(images, problems.keys, child(rng, "step", step))
                 leads = _leads(defense.classify(noisy.flatten(0, 2)), noisy, problems.classes)
                 hinges = (self.margin - leads).relu().mean(dim=2).sum(dim=1)
                 squares = _squared_distances(images, problems.anchors)
                 excess = (squares - problems.radii**2) / (2 * problems.radii.clamp_min(_LEAST))
-                loss = (hinges + multipliers * excess).sum()
-            cost.forward += noisy.shape[:3].numel()
+                if step == 0:
+                    slopes = _slopes(leads, images)
+                loss = (hinges / slopes + multipliers * excess).sum()
             inside = squares.detach().sqrt() <= problems.radii * (1 + _REACH)
             solved = solved | (inside & (hinges.detach() == 0))
             record.see(running, inside, leads.detach(), latents.detach(), images.detach())
             if step == self.steps:
                 break
             (gradient,) = torch.autograd.grad(loss, latents)
-            cost.backward += noisy.shape[:3].numel()
             latents = latents.detach() - adam.step(gradient)
             multipliers = ascended(multipliers, excess.detach(), self.ascent)
             if step % _LOOK == 0 and bool(solved.any()):
                 stay = ~solved
                 running, solved, latents = running[stay], solved[stay], latents[stay]
-                problems, multipliers = problems.keep(stay), multipliers[stay]
+                problems, slopes = problems.keep(stay), slopes[stay]
+                multipliers = multipliers[stay]
                 adam.keep(stay)
                 if len(running) == 0:
                     break
@@ -176,7 +175,8 @@ class LatentSearch:
             return images[:, :, None]
         noise = noise_like_rows(rng, keys, (self.noise_samples, *images.shape[2:]))
         lengths = noise.flatten(2).norm(dim=2)[..., None, None, None]
-        return images[:, :, None] + (self.noise_norm / lengths * noise)[:, None]
+        directions: Tensor = noise / lengths
+        return images[:, :, None] + self.noise_norm * directions[:, None]
 
 
 def ascended(multipliers: Tensor, excess: Tensor, rate: float) -> Tensor:
@@ -184,9 +184,8 @@ def ascended(multipliers: Tensor, excess: Tensor, rate: float) -> Tensor:
     return (multipliers + rate * excess).clamp_min(0)
 
 
-def _decoded(defense: Decodes, latents: Tensor, cost: Cost) -> Tensor:
+def _decoded(defense: Decodes, latents: Tensor) -> Tensor:
     """G of latents (P, M, d): (P, M, C, H, W)."""
-    cost.decoder += latents.shape[:2].numel()
     images = defense.decode(latents.flatten(0, 1))
     return images.reshape(*latents.shape[:2], *images.shape[1:])
 
@@ -200,6 +199,13 @@ def _leads(logits: Tensor, noisy: Tensor, classes: Tensor) -> Tensor:
     own = classes[:, None, None].expand(noisy.shape[:3]).flatten()
     leads = lead(logits, own).reshape(noisy.shape[:3])
     return torch.cat([leads[:, :1], -leads[:, 1:]], dim=1)
+
+
+def _slopes(leads: Tensor, images: Tensor) -> Tensor:
+    """How fast the first image's leads change with its pixels (P,), in logits per unit of L2."""
+    (gradient,) = torch.autograd.grad(leads[:, 0].mean(dim=1).sum(), images, retain_graph=True)
+    lengths: Tensor = gradient[:, 0].flatten(1).norm(dim=1)
+    return torch.where((lengths > 0) & (lengths < torch.inf), lengths, 1.0)
 
 
 def _squared_distances(images: Tensor, anchors: Tensor | None) -> Tensor:

@@ -37,8 +37,9 @@ class Overpowered(FixedEpsilonAttack):
             them at E(x)).
         steps: see `LatentSearch`, as for the fields that follow (MAD-VAE's code: 1000).
         rate: of Adam (MAD-VAE's code: 0.05).
-        multiplier: first lambda (MAD-VAE's code: 1000 on the mean square, 1.3 on the sum).
-        ascent: of lambda (theirs differs in the form of the excess).
+        multiplier: first lambda (MAD-VAE's code has another form of loss and excess, and begins
+            with so large a lambda that at first the image alone counts).
+        ascent: of lambda (ours).
         margin: lead that is enough (Jalal et al.'s code: 1).
         chunk: noisy copies held in memory at once; changes no result.
     """
@@ -54,7 +55,7 @@ class Overpowered(FixedEpsilonAttack):
     steps: int = 1000
     rate: float = 0.05
     multiplier: float = 1.0
-    ascent: float = 1.0
+    ascent: float = 0.2
     margin: float = 1.0
     chunk: int = 250
 
@@ -85,7 +86,7 @@ class Overpowered(FixedEpsilonAttack):
             radii=(epsilon if limited else torch.full_like(epsilon, self.budget))[rows],
             keys=x[rows],
         )
-        found = self._search().run(defense, problems, child(rng, "search"), defense.cost)
+        found = self._search().run(defense, problems, child(rng, "search"))
         inside = found.leads > (-torch.inf if limited else 0)
         elsewhere = x[rows] if limited else found.last[:, 0]
         points = torch.where(inside.reshape(-1, 1, 1, 1), found.images[:, 0], elsewhere)

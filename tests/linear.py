@@ -193,6 +193,7 @@ class Decoding(Linear):
         return ((x.flatten(1) - 0.5)[..., None] * self.columns).sum(dim=1)
 
     def decode(self, z: Tensor) -> Tensor:
+        self.cost.decoder += len(z)
         along = (z[:, None] * self.columns).sum(dim=2)
         return (0.5 + along).clamp(0, 1).reshape(-1, *SHAPE)
 

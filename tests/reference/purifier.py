@@ -55,6 +55,7 @@ class RandomPurifier(Defense):
         return latents
 
     def decode(self, z: Tensor) -> Tensor:
+        self.cost.decoder += len(z)
         images: Tensor = self.decoder(z)
         return images
 
