@@ -17,11 +17,14 @@ from attacks.from_foolbox import (
     RandFGSM,
 )
 from attacks.latent_descent import LatentDescent
+from attacks.overpowered import Overpowered
 from attacks.refusal import Refusal
+from attacks.single_pixel import SinglePixel
 from attacks.threat import Norm
 from attacks.threshold_aware import ThresholdAware
 from attacks.threshold_hinge import ThresholdHinge
 from attacks.thresholds import Metric
+from attacks.transfer import Transfer
 
 _EOT = View(samples=5)
 
@@ -40,6 +43,10 @@ ATTACKS: dict[str, Attack] = {
     "rand-fgsm": RandFGSM(view=_EOT),
     "bim": BIM(norm=Norm.LINF, view=_EOT),
     "mim-linf": MIM(view=_EOT),
+    "single-pixel": SinglePixel(view=_EOT),
+    "transfer-fgsm": Transfer(norm=Norm.LINF, crafting=FGSM(norm=Norm.LINF)),
+    "overpowered-l2": Overpowered(norm=Norm.L2),
+    "overpowered-unrestricted": Overpowered(norm=Norm.UNRESTRICTED),
     "latent-descent": LatentDescent(coarse_steps=51, binary_steps=10),
     "threshold-aware-l2": ThresholdAware(),
     "threshold-aware-printed-l2": ThresholdAware(metric=Metric.PRINTED),
@@ -60,6 +67,15 @@ SUITES: dict[str, tuple[str, ...]] = {
         "threshold-hinge-linf",
         "threshold-hinge-l2",
         "fooling",
+    ),
+    "purifier": (
+        "fgsm",
+        "rand-fgsm",
+        "mim-linf",
+        "pgd-linf",
+        "cw-l2",
+        "single-pixel",
+        "overpowered-l2",
     ),
     "all": tuple(ATTACKS),
 }

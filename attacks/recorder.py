@@ -24,6 +24,7 @@ class Recorder:
         epsilons: E radii, or (E, N) where every image has its own.
 
     Attributes:
+        radii: (E, N).
         leads: (E, N), -inf until a point was seen; positive where the point evades.
     """
 
@@ -31,10 +32,10 @@ class Recorder:
         self.norm = norm
         self.x = x
         radii = torch.as_tensor(epsilons, dtype=x.dtype, device=x.device)
-        self._radii = radii.reshape(len(radii), -1).expand(len(radii), len(x))
-        self.leads = x.new_full(self._radii.shape, -torch.inf)
+        self.radii = radii.reshape(len(radii), -1).expand(len(radii), len(x))
+        self.leads = x.new_full(self.radii.shape, -torch.inf)
         self._points = x.repeat(len(radii), 1, 1, 1, 1)
-        self._reach = self._radii * (1 + _REACH)
+        self._reach = self.radii * (1 + _REACH)
 
     @torch.no_grad()
     def see(self, points: Tensor, leads: Tensor) -> None:
@@ -48,11 +49,11 @@ class Recorder:
 
     def candidates(self, index: int) -> Tensor:
         """The record (N, C, H, W) of budget ``index``, inside its ball and the box."""
-        return self.norm.project(self.x, self._points[index], self._radii[index])
+        return self.norm.project(self.x, self._points[index], self.radii[index])
 
     def part(self, rows: Tensor) -> "Recorder":
         """An empty record of these rows (indices) alone; see `adopt`."""
-        return Recorder(self.norm, self.x[rows], self._radii[:, rows])
+        return Recorder(self.norm, self.x[rows], self.radii[:, rows])
 
     def adopt(self, rows: Tensor, part: "Recorder") -> None:
         """Keep what ``part`` saw of these rows (indices) where it leads by more."""

@@ -57,12 +57,12 @@ class Norm(StrEnum):
         """The point (N, C, H, W) moved along its own direction from ``x`` to lie at ``epsilon``.
 
         Clipping to the box may leave it nearer; a point at ``x`` stays there, and so does every
-        point where distances do not count.
+        point where distances do not count or where they count pixels.
 
         Args:
             epsilon: one distance or (N,).
         """
-        if self is Norm.UNRESTRICTED:
+        if self in (Norm.L0, Norm.UNRESTRICTED):
             return self.project(x, point, epsilon)
         scale = epsilon / self.distance(x, point).clamp_min(_TINY)
         return self.project(x, x + (point - x) * scale.reshape(-1, 1, 1, 1), epsilon)
@@ -70,7 +70,8 @@ class Norm(StrEnum):
     def project(self, x: Tensor, candidate: Tensor, epsilon: Tensor | float) -> Tensor:
         """The candidate moved into the box and the ball around ``x``; the identity inside both.
 
-        The result's own `distance` is at most epsilon, rounding included.
+        The result's own `distance` is at most epsilon, rounding included. In L0 the pixels of
+        largest change are kept, as many as the budget allows.
 
         Args:
             x: centres (N, C, H, W) in [0, 1].
@@ -78,7 +79,7 @@ class Norm(StrEnum):
             epsilon: one radius or (N,).
 
         Raises:
-            ValueError: the norm has no simple projection (L0, L1).
+            ValueError: the norm has no simple projection (L1).
         """
         candidate = candidate.clamp(0, 1)
         if self is Norm.UNRESTRICTED:
@@ -94,4 +95,9 @@ class Norm(StrEnum):
             inner = radius * (1 - rounding) - rounding
             shrunk = x + (candidate - x) * (inner.clamp_min(0) / distance.clamp_min(_TINY))
             return torch.where(distance > radius, shrunk.clamp(0, 1), candidate)
-        raise ValueError(f"norm must have a projection (l2, linf, unrestricted), got {self}")
+        if self is Norm.L0:
+            change = (candidate - x).abs().amax(dim=1).flatten(1)
+            rank = change.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
+            kept = (rank + 1).reshape(len(x), 1, *x.shape[2:]) <= radius
+            return torch.where(kept, candidate, x)
+        raise ValueError(f"norm must have a projection (l0, l2, linf, unrestricted), got {self}")

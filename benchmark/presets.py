@@ -64,6 +64,7 @@ _THRESHOLD_DESCENTS = (
     "fooling",
     "fooling-printed",
 )
+_OVERPOWERED = ("overpowered-l2", "overpowered-unrestricted")
 _ADVERSARIAL = ("adv_linf", "adv_l2")
 
 
@@ -116,6 +117,9 @@ PRESETS: dict[str, Preset] = {
             "pgd-estimated-linf": {"steps": 2, "samples": 4},
             "bim": {"steps": 3},
             "mim-linf": {"steps": 3, "eot": 1},
+            "rand-fgsm": {"eot": 1},
+            "single-pixel": {"max_pixels": 4, "abreast": 4, "eot": 1},
+            **_each(_OVERPOWERED, steps=3, starts=2, noise_samples=2),
             "latent-descent": {"coarse_steps": 5, "binary_steps": 2},
             **_each(_THRESHOLD_DESCENTS, steps=3),
             "threshold-hinge-linf": {"steps": 3},
@@ -195,6 +199,10 @@ PRESETS: dict[str, Preset] = {
             "boundary": {"steps": 1000},
             "pgd-estimated-linf": {"steps": 20, "relative_step": 0.1, "samples": 20},
             "mim-linf": {"eot": 1},
+            "rand-fgsm": {"eot": 1},
+            "single-pixel": {"eot": 1},
+            # 50 images of MNIST's size in a minute on two cores; more of each broke no more on digits.
+            **_each(_OVERPOWERED, steps=100, starts=5, noise_samples=4),
             "latent-descent": {"coarse_steps": 20, "binary_steps": 8},
             **_each(_THRESHOLD_DESCENTS, steps=100, rate=0.05, patience=20),
             "threshold-hinge-linf": {"steps": 25, "relative_step": 0.3},

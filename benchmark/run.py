@@ -145,8 +145,13 @@ def _number(text: str) -> float:
 
 
 def _for_every_norm(radii: tuple[float, ...]) -> dict[Norm, tuple[float, ...]]:
-    """The radii for each norm that has any."""
-    return {norm: radii for norm in Norm if norm is not Norm.UNRESTRICTED}
+    """The radii for each norm that has any; numbers of pixels are those that are whole.
+
+    Where none is, the data set's own number of pixels stays.
+    """
+    given = {norm: radii for norm in Norm if norm is not Norm.UNRESTRICTED}
+    pixels = tuple(radius for radius in radii if radius.is_integer())
+    return {norm: own for norm, own in {**given, Norm.L0: pixels}.items() if own}
 
 
 def _stem(plan: Plan) -> str:

@@ -5,6 +5,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from benchmark.presets import Preset
 from benchmark.progress import Progress
 from benchmark.records import Outcome
 from benchmark.shelf import REGISTERED, Armed, Shelf
+from benchmark.sources import equip
 from benchmark.storage import require_writable
 from benchmark.work import Unit
 from benchmark.workers import Workers
@@ -96,16 +98,18 @@ def sweep(
         for _, attack in asked
     }
     dataset = source.load()
-    attacks = inform(asked, dataset, plan.seed)
     wanted = plan.samples
     if wanted is None:
         wanted = min(plan.preset.samples, len(dataset.test))
     samples = np.sort(test_sample(dataset, wanted, plan.seed))
     require_writable(results / plan.dataset / "records")
-    armed = [
-        shelf.arm(dataset, name, plan.preset, workers.device, progress)
-        for name in dict.fromkeys(plan.defenses)
-    ]
+
+    @cache
+    def trained(name: str) -> Armed:
+        return shelf.arm(dataset, name, plan.preset, workers.device, progress)
+
+    attacks = equip(inform(asked, dataset, plan.seed), trained)
+    armed = [trained(name) for name in dict.fromkeys(plan.defenses)]
     _require_known_surrogates([attack for _, attack in attacks], armed)
     bench = _Bench(plan, dataset, samples, results, workers, progress)
     clean = [bench.cell(arm, CLEAN) for arm in armed]

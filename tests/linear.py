@@ -176,6 +176,38 @@ class Mixture(Defense):
         return view
 
 
+class Decoding(Linear):
+    """A linear defense behind a linear autoencoder with d latents: logits = W G(E(x)) + b.
+
+    G(z) = 1/2 + A z in the box with orthonormal columns A, and E(x) = A' (x - 1/2): a projection.
+    """
+
+    surrogate_names = ("end_to_end", "classifier")
+
+    def __init__(self, weight: Tensor, bias: Tensor, latents: int = 6, seed: int = 0) -> None:
+        super().__init__(weight, bias)
+        rng = Generator().manual_seed(seed)
+        self.columns = nn.Parameter(torch.linalg.qr(torch.randn(SIZE, latents, generator=rng))[0])
+
+    def encode(self, x: Tensor) -> Tensor:
+        return ((x.flatten(1) - 0.5)[..., None] * self.columns).sum(dim=1)
+
+    def decode(self, z: Tensor) -> Tensor:
+        self.cost.decoder += len(z)
+        along = (z[:, None] * self.columns).sum(dim=2)
+        return (0.5 + along).clamp(0, 1).reshape(-1, *SHAPE)
+
+    def classify(self, x: Tensor) -> Tensor:
+        return super().logits(x)
+
+    def logits(self, x: Tensor) -> Tensor:
+        return self.classify(self.decode(self.encode(x)))
+
+    def _surrogate(self, name: str, rng: Generator) -> Surrogate:
+        answer = self.logits if name == "end_to_end" else self.classify
+        return lambda x: (answer(x), never_rejects(x))
+
+
 class Scripted(Defense):
     """Deployed logits and surrogate logits from two functions, which may disagree."""
 

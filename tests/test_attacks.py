@@ -12,9 +12,11 @@ import torch
 from attacks import ATTACKS, SUITES
 from attacks.base import Attack
 from attacks.eot import View
+from attacks.sources import Trained
 from attacks.threat import Norm
 from defenses.randomness import generator
 from tests.linear import (
+    Decoding,
     Linear,
     Mixture,
     Noisy,
@@ -38,6 +40,10 @@ TINY = {
     "pgd-estimated-linf": {"steps": 4, "samples": 6, "relative_step": 0.5},
     "bim": {"steps": 4},
     "mim-linf": {"steps": 4},
+    "single-pixel": {"max_pixels": 8, "abreast": 5},
+    "transfer-fgsm": {"trained": Trained("twin", "", "", lambda device: Linear(*random_linear()))},
+    "overpowered-l2": {"steps": 60, "starts": 2, "noise_samples": 2, "noise_norm": 0.1},
+    "overpowered-unrestricted": {"steps": 60, "starts": 2, "noise_samples": 2, "noise_norm": 0.1},
     "latent-descent": {"coarse_steps": 10, "binary_steps": 4},
     "threshold-aware-l2": {"steps": 40, "rate": 0.03},
     "threshold-aware-printed-l2": {"steps": 40, "rate": 0.03},
@@ -51,6 +57,7 @@ TINY = {
 EPSILONS = {
     Norm.LINF: (0.0, 0.02, 0.06, 0.3),
     Norm.L2: (0.0, 0.1, 0.3, 2.0),
+    Norm.L0: (0.0, 1.0, 3.0, 16.0),
     Norm.UNRESTRICTED: (0.0, 1.0, 3.0, math.inf),
 }
 
@@ -70,6 +77,8 @@ def defenses_for(name: str):
     """A deterministic, a stochastic and a rejecting defense, or such as the attack applies to."""
     if name == "latent-descent":
         return {"prototypes": prototypes()}
+    if name.startswith("overpowered"):
+        return {"decoding": Decoding(*random_linear())}
     if "printed" in name:  # blind where the covariance is not the identity
         return {"mixture": Mixture(variance=1.0, tau_enc=1.0)}
     if name.startswith(("threshold", "fooling")):
@@ -205,6 +214,7 @@ def test_accuracy_falls_with_epsilon_and_reaches_zero(name):
     epsilons = {
         Norm.LINF: (0.01, 0.05, 0.2, 1.0),
         Norm.L2: (0.05, 0.2, 0.8, 4.0),
+        Norm.L0: (0.0, 1.0, 3.0, 16.0),
         Norm.UNRESTRICTED: (math.inf,),
     }[attack.norm]
     candidates = attack(defense, x, y, epsilons, generator(0))
@@ -320,7 +330,21 @@ def test_availability_attacks_need_a_defense_that_may_reject():
     assert attack.needs(Linear(*random_linear())) == "Linear never rejects"
 
 
+def test_overpowered_attacks_name_what_a_defense_lacks():
+    attack = ATTACKS["overpowered-l2"]
+    assert attack.needs(Decoding(*random_linear())) is None
+    assert attack.needs(Linear(*random_linear())) == (
+        "Linear has no decoder whose latents could be searched"
+    )
+
+
+@pytest.mark.parametrize("name", ["overpowered-l2", "transfer-fgsm"])
+def test_an_attack_without_use_for_a_view_says_so(name):
+    attack = dataclasses.replace(ATTACKS[name], view=View(surrogate="classifier"))
+    assert "'classifier'" in attack.needs(Decoding(*random_linear()))
+
+
 def test_other_attacks_need_nothing():
     for name, attack in ATTACKS.items():
-        if not name.startswith(("latent", "threshold", "fooling", "refusal")):
+        if not name.startswith(("latent", "overpowered", "threshold", "fooling", "refusal")):
             assert attack.needs(Linear(*random_linear())) is None

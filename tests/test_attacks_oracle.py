@@ -29,6 +29,7 @@ CLOSE = {
     "pgd-linf": ({"restarts": 1}, 0.01),
     "pgd-l2": ({"restarts": 1}, 0.1),
     "fgsm": ({}, 1e-3),
+    "rand-fgsm": ({"alpha": 0.0}, 1e-3),
     "bim": ({}, 1e-3),
     "deepfool-l2": ({"steps": 20}, 0.025),
     "deepfool-linf": ({"steps": 20}, 0.025),
@@ -198,3 +199,33 @@ def test_no_attack_beats_the_exact_distance_of_a_linear_defense(seed):
             evading = evades(defense, candidate, y, generator(0))
             beyond = attack.norm.distance(x, candidate) >= distance * 0.999
             assert (beyond | ~evading).all()
+
+
+@pytest.mark.parametrize(("epsilon", "alpha"), [(0.3, 0.05), (0.06, 0.03)])
+def test_rand_fgsm_steps_from_a_random_corner_and_fills_what_is_left_of_the_ball(epsilon, alpha):
+    defense, x = at_distance(DISTANCE[Norm.LINF], Norm.LINF)
+    seen = []
+    view = defense.logits
+    defense.logits = lambda points: (seen.append(points.detach()), view(points))[1]
+    radii = torch.full((len(x),), epsilon)
+    ATTACKS["rand-fgsm"].perturb(defense, x, labels(defense, x), radii, generator(0))
+    start, end = (points - x for points in seen[-2:])
+    assert torch.allclose(start.abs(), torch.tensor(alpha), atol=1e-6)
+    assert 0.3 < (start > 0).float().mean() < 0.7
+    slope = (defense.weight[1] - defense.weight[0]).sign().reshape(x.shape[1:])
+    step = (epsilon - alpha) * slope
+    assert torch.allclose(end, start + step, atol=1e-5)
+
+
+@pytest.mark.parametrize("confidence", [0.5, 2.0])
+def test_carlini_wagner_goes_on_until_the_lead_is_the_confidence(confidence):
+    fields = {**CLOSE["cw-l2"][0], "confidence": confidence, "stepsize": 0.02}
+    attack = dataclasses.replace(ATTACKS["cw-l2"], **fields)
+    defense, x = at_distance(DISTANCE[Norm.L2], Norm.L2)
+    slope = (defense.weight[0] - defense.weight[1]).norm().item()
+    y = labels(defense, x)
+    needed = DISTANCE[Norm.L2] + confidence / slope
+    (points,) = attack(defense, x, y, (10.0,), generator(0))
+    leads = (defense.logits(points)[:, 1] - defense.logits(points)[:, 0]).detach()
+    assert (leads >= confidence).all()
+    assert (Norm.L2.distance(x, points) <= needed * 3).all()

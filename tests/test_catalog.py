@@ -75,6 +75,24 @@ def test_a_specification_sets_fields_by_their_type_and_sorts_its_label():
     )
 
 
+def test_the_settings_of_mad_vae_can_be_spelled_out_over_any_preset():
+    quick = catalog.PRESETS["quick"]
+    _, mim = catalog.parse_attack("mim-linf[relative_step=0.033333,steps=40]", quick, 1)
+    assert (mim.steps, mim.relative_step, mim.decay) == (40, 0.033333, 1.0)
+    _, pgd = catalog.parse_attack("pgd-linf[relative_step=0.033333,restarts=1,steps=40]", quick, 1)
+    assert (pgd.steps, pgd.relative_step, pgd.restarts) == (40, 0.033333, 1)
+    spec = "cw-l2[binary_search_steps=9,confidence=10,initial_const=0.001,steps=1500,stepsize=0.01]"
+    _, cw = catalog.parse_attack(spec + "@classifier", quick, 1)
+    assert (cw.binary_search_steps, cw.confidence, cw.initial_const) == (9, 10.0, 1e-3)
+    assert (cw.steps, cw.stepsize, cw.view.surrogate) == (1500, 0.01, "classifier")
+    _, pixel = catalog.parse_attack("single-pixel[max_pixels=100]", quick, 1)
+    assert (pixel.max_pixels, str(pixel.norm)) == (100, "l0")
+    _, transfer = catalog.parse_attack("transfer-fgsm[source=adv_l2]", quick, 1)
+    assert transfer.source == "adv_l2"
+    _, latent = catalog.parse_attack("overpowered-l2[noise_norm=2.5]", quick, 1)
+    assert latent.noise_norm == 2.5
+
+
 def test_the_preset_comes_after_the_registry_and_before_the_specification():
     preset = replace(TINY, attacks={"pgd-l2": {"steps": 11, "eot": 2}}, restarts={1: 5, 3: 20})
     _, attack = catalog.parse_attack("pgd-l2", preset, 1)

@@ -165,6 +165,13 @@ def test_epsilons_may_be_fractions():
     assert run.numbers("0.5, 8/255,1e-2") == (0.5, 8 / 255, 0.01)
 
 
+@pytest.mark.parametrize(("text", "pixels"), [("0.5,1,8/255,3", (1.0, 3.0)), ("0.5,8/255", (1.0,))])
+def test_numbers_of_pixels_are_whole_and_the_data_sets_own_where_none_is(text, pixels):
+    given = run._for_every_norm(run.numbers(text))
+    assert given[Norm.L2] == given[Norm.LINF] == run.numbers(text)
+    assert given.get(Norm.L0, Images().epsilons[Norm.L0]) == pixels
+
+
 def test_failed_cells_show_in_the_table_and_in_the_exit_code(tmp_path):
     plan = Plan(dataset="images", defenses=("broken",), attacks=("walk",), preset=TINY)
     with Progress(silent=True) as progress:

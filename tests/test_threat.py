@@ -8,7 +8,7 @@ from torch import Generator
 
 from attacks.threat import Norm
 
-BALLS = (Norm.LINF, Norm.L2)
+BALLS = (Norm.LINF, Norm.L2, Norm.L0)
 
 
 @st.composite
@@ -72,11 +72,29 @@ def test_projection_takes_one_radius_per_image():
     assert torch.allclose(Norm.LINF.distance(x, projected), torch.tensor([0.1, 0.3]), atol=1e-5)
 
 
-@pytest.mark.parametrize("norm", [Norm.L0, Norm.L1])
-def test_projection_of_a_norm_without_one_says_so(norm):
+def test_projection_of_a_norm_without_one_says_so():
     x = torch.rand(1, 1, 2, 2)
     with pytest.raises(ValueError, match="norm must have a projection"):
-        norm.project(x, x, 1.0)
+        Norm.L1.project(x, x, 1.0)
+
+
+@pytest.mark.parametrize(("epsilon", "kept"), [(0.9, 0), (1.0, 1), (2.5, 2), (4.0, 4)])
+def test_projection_onto_pixels_keeps_those_of_largest_change(epsilon, kept):
+    x = torch.full((2, 3, 2, 2), 0.5)
+    change = torch.zeros_like(x)
+    change[0, 1] = torch.tensor([[0.1, -0.4], [0.3, 0.2]])
+    change[1, 2] = torch.tensor([[-0.4, 0.1], [0.2, -0.3]])
+    projected = Norm.L0.project(x, x + change, epsilon)
+    for moved, wanted in zip((projected - x).abs().amax(dim=1), change, strict=True):
+        sizes = wanted.abs().amax(dim=0)
+        assert torch.allclose(moved, torch.where(sizes > 0.45 - kept / 10, sizes, 0.0))
+
+
+def test_what_moved_pixels_is_not_stretched():
+    x = torch.rand(3, 1, 4, 4) / 2
+    point = x.clone()
+    point[:, 0, 1, 2] = 0.9
+    assert torch.equal(Norm.L0.stretch(x, point, 5.0), point)
 
 
 def test_distances_of_a_known_perturbation():

@@ -12,8 +12,9 @@ with warnings.catch_warnings():
     import foolbox  # noqa: F401
 
 from attacks.from_foolbox.decision_based import AdditiveNoise, Boundary
-from attacks.from_foolbox.descent import BIM, FGSM, MIM, PGD, PGDEstimated, RandFGSM
+from attacks.from_foolbox.descent import BIM, MIM, PGD, PGDEstimated
 from attacks.from_foolbox.minimum_norm import DDN, CarliniWagner, DeepFool, GradientSearch
+from attacks.from_foolbox.single_step import FGSM, RandFGSM
 
 __all__ = [
     "BIM",

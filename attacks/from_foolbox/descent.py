@@ -40,12 +40,12 @@ class Schedule(NamedTuple):
 
     Args:
         steps: gradient steps.
-        relative_step: their length as a share of epsilon.
+        relative_step: their length as a share of epsilon, one or each image's own (N,).
         momentum: share of the past gradients that is added to each; None keeps no past.
     """
 
     steps: int
-    relative_step: float
+    relative_step: float | Tensor
     momentum: float | None = None
 
 
@@ -56,8 +56,8 @@ class GradientDescent(FixedEpsilonAttack):
     norms: ClassVar[tuple[Norm, ...]] = (Norm.LINF, Norm.L2)
 
     @abstractmethod
-    def schedule(self) -> Schedule:
-        """How many steps, how long, with what memory."""
+    def schedule(self, epsilon: Tensor) -> Schedule:
+        """How many steps, how long, with what memory, in balls of these radii (N,)."""
 
     @abstractmethod
     def start(self, x: Tensor, epsilon: Tensor, rng: Generator) -> Tensor:
@@ -78,7 +78,7 @@ class GradientDescent(FixedEpsilonAttack):
             escape=random_direction(x, child(rng, "escape")),
         )
         start = self.start(x, epsilon, child(rng, "start"))
-        schedule = self.schedule()
+        schedule = self.schedule(epsilon)
         kind = _DESCENTS[self.norm] if schedule.momentum is None else _LinfMomentum
         descent = kind(self.norm, start, epsilon, schedule)
         with differentiable_in_inputs_only(defense), borrowed_randomness(rng, x.device):
@@ -93,8 +93,8 @@ class PGD(GradientDescent):
     """Projected gradient descent from uniform random starts (Madry et al. 2018).
 
     Args:
-        steps: gradient steps per restart (E-ABS, section 4.2: 80); 0 tries the random starts alone
-            (E-ABS, Table 8).
+        steps: gradient steps per restart (E-ABS, section 4.2: 80; MAD-VAE, from AdverTorch: 40);
+            0 tries the random starts alone (E-ABS, Table 8).
         relative_step: step length / epsilon (E-ABS keeps Foolbox's: 0.01 / 0.3 for Linf, 0.025
             for L2).
     """
@@ -104,7 +104,7 @@ class PGD(GradientDescent):
     steps: int
     relative_step: float
 
-    def schedule(self) -> Schedule:
+    def schedule(self, epsilon: Tensor) -> Schedule:
         """As configured."""
         return Schedule(self.steps, self.relative_step)
 
@@ -128,7 +128,7 @@ class BIM(GradientDescent):
     steps: int = 10
     relative_step: float = 0.2
 
-    def schedule(self) -> Schedule:
+    def schedule(self, epsilon: Tensor) -> Schedule:
         """As configured."""
         return Schedule(self.steps, self.relative_step)
 
@@ -146,8 +146,8 @@ class MIM(GradientDescent):
     Foolbox adds up their signs.
 
     Args:
-        steps: gradient steps (CleverHans 2: 10).
-        relative_step: step length / epsilon (CleverHans 2: 0.06 / 0.3).
+        steps: gradient steps (CleverHans 2: 10; MAD-VAE, from AdverTorch: 40).
+        relative_step: step length / epsilon (CleverHans 2: 0.06 / 0.3; MAD-VAE: 0.01 / 0.3).
         decay: share of the accumulated gradient that is kept (CleverHans 2: 1).
     """
 
@@ -159,57 +159,13 @@ class MIM(GradientDescent):
     relative_step: float = 0.06 / 0.3
     decay: float = 1.0
 
-    def schedule(self) -> Schedule:
+    def schedule(self, epsilon: Tensor) -> Schedule:
         """As configured."""
         return Schedule(self.steps, self.relative_step, self.decay)
 
     def start(self, x: Tensor, epsilon: Tensor, rng: Generator) -> Tensor:
         """The image."""
         return x
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class FGSM(GradientDescent):
-    """Fast gradient (sign) method (Goodfellow et al. 2015): one step of length epsilon."""
-
-    skips: ClassVar[bool] = False
-
-    def schedule(self) -> Schedule:
-        """One full step."""
-        return Schedule(1, 1.0)
-
-    def start(self, x: Tensor, epsilon: Tensor, rng: Generator) -> Tensor:
-        """The image."""
-        return x
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class RandFGSM(FixedEpsilonAttack):
-    """R-FGSM (Tramèr et al. 2018): a random corner of a small ball, then FGSM for what is left.
-
-    Args:
-        alpha: length of the random step, in pixel units; all of it in a smaller ball (MAD-VAE,
-            appendix A.1.1, does not state it; Defense-VAE's and MAD-VAE's public code: 0.05).
-    """
-
-    norms: ClassVar[tuple[Norm, ...]] = (Norm.LINF,)
-    skips: ClassVar[bool] = False
-
-    norm: Norm = Norm.LINF
-    alpha: float = 0.05
-
-    def perturb(
-        self, defense: Defense, x: Tensor, y: Tensor, epsilon: Tensor, rng: Generator
-    ) -> Tensor:
-        """See `FixedEpsilonAttack.perturb`."""
-        first = epsilon.clamp_max(self.alpha)
-        corner = noise_like_rows(child(rng, "corner"), x, tuple(x.shape[1:])).sign()
-        start = (x + first.reshape(-1, 1, 1, 1) * corner).clamp(0, 1)
-        fgsm = FGSM(norm=Norm.LINF, view=self.view)
-        points = fgsm.perturb(defense, start, y, epsilon - first, rng)
-        return self.norm.project(x, points, epsilon)
 
 
 @final
@@ -293,21 +249,22 @@ def estimated_gradient(
 class _InOwnBall(BaseGradientDescent):
     """Foolbox's descent, every image from a given start in a ball of its own radius.
 
-    Its ``epsilon`` must be 1: it only scales the steps, which are relative to the radius.
+    Foolbox's own ``epsilon`` and step size have no part: the steps are relative to the radius.
     """
 
     def __init__(self, norm: Norm, start: Tensor, radius: Tensor, schedule: Schedule) -> None:
         steps, relative_step, self._momentum = schedule
-        super().__init__(rel_stepsize=relative_step, steps=steps, random_start=True)
+        super().__init__(rel_stepsize=1, steps=steps, random_start=True)
         self._norm = norm
         self._start = start
         self._radius = radius
+        self._length = relative_step * radius
 
     def get_random_start(self, x0: ep.Tensor, epsilon: float) -> ep.Tensor:
         return ep.astensor(self._start)
 
     def get_optimizer(self, x: ep.Tensor, stepsize: float) -> Optimizer:
-        length: Any = ep.astensor(stepsize * self._radius.reshape(-1, 1, 1, 1))  # annotated float
+        length: Any = ep.astensor(self._length.reshape(-1, 1, 1, 1))  # annotated float
         if self._momentum is None:
             return GDOptimizer(x, length)
         return GDMOptimizer(x, length, self._momentum)

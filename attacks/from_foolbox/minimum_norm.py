@@ -108,8 +108,11 @@ class CarliniWagner(GradientSearch):
         binary_search_steps: values of the constant c (E-ABS, section 4.2: 5).
         steps: Adam steps for each (E-ABS, section 4.2: 100).
         stepsize: Adam's rate (Foolbox: 0.01).
-        confidence: lead in logits to aim at (Foolbox: 0).
+        confidence: lead in logits to aim at (Foolbox: 0); a budget keeps its point of largest lead.
         initial_const: first c (Foolbox: 0.001).
+
+    MAD-VAE's (AdverTorch's defaults but for confidence and length) is
+    ``cw-l2[binary_search_steps=9,confidence=10,initial_const=0.001,steps=1500,stepsize=0.01]``.
     """
 
     norms: ClassVar[tuple[Norm, ...]] = (Norm.L2,)

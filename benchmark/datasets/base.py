@@ -25,6 +25,8 @@ VALIDATION_SHARE = 0.1
 """Share of the official training images held out for validation (E-ABS, section 4.3)."""
 
 _CURVE = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0)
+_FACTORS = {Norm.L0: (1.0,), Norm.UNRESTRICTED: (1.0,)}
+"""A single pixel, and no distance at all, are budgets by themselves."""
 _DIGEST_BYTES = 16
 
 
@@ -176,6 +178,7 @@ class Source(ABC):
         return {
             Norm.LINF: (self.task.epsilon_linf,),
             Norm.L2: (self.task.epsilon_l2,),
+            Norm.L0: (1.0,),
             Norm.UNRESTRICTED: (math.inf,),
         }
 
@@ -186,7 +189,7 @@ class Source(ABC):
         return {
             norm: tuple(
                 main if factor == 1 else round(factor * main, 12)
-                for factor in (_CURVE if math.isfinite(main) else (1.0,))
+                for factor in _FACTORS.get(norm, _CURVE)
                 if factor * main <= norm.largest(self.task.shape)
             )
             for norm, (main,) in self.epsilons.items()
