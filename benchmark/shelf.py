@@ -23,12 +23,14 @@ class Armed:
         repr: its recipe with every field.
         digest: hash of its weights.
         load: makes it, in any process.
+        reference: registered name of the bare classifier that it contains; empty for none.
     """
 
     name: str
     repr: str
     digest: str
     load: Load
+    reference: str = ""
 
     @cached_property
     def example(self) -> Defense:
@@ -69,7 +71,15 @@ def arm_registered(
     """A registered defense, trained now unless its weights are stored."""
     recipe = catalog.recipe_for(name, preset, dataset.name)
     stored = train.ensure(dataset, name, preset, device=device, progress=progress)
-    return Armed(name, repr(recipe), stored.digest, _Stored(stored, recipe, dataset.task))
+    load = _Stored(stored, recipe, dataset.task)
+    return Armed(name, repr(recipe), stored.digest, load, _reference(recipe))
+
+
+def _reference(recipe: Recipe) -> str:
+    """Who answers in the end: the wrapped classifier, or the substitute put in its place."""
+    wrapped = recipe.wraps()
+    found = wrapped.get("answered_by", wrapped.get("classifier"))
+    return found.name if found else ""
 
 
 REGISTERED = Shelf(DATASETS, ATTACKS, arm_registered)

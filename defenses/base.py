@@ -290,6 +290,19 @@ class Learner(ABC):
         """
 
 
+@dataclass(frozen=True)
+class Wrapped:
+    """A registered defense that another contains or queries.
+
+    Args:
+        name: registered name.
+        recipe: with every field.
+    """
+
+    name: str
+    recipe: "Recipe"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Recipe(ABC):
     """How a registered defense is built and trained; its repr is the defense's provenance.
@@ -329,6 +342,10 @@ class Recipe(ABC):
             if field.name not in self.inference_fields | {"summary"}
         )
         return f"{type(self).__name__}({', '.join(values)})"
+
+    def wraps(self) -> Mapping[str, Wrapped]:
+        """Submodule of what it builds -> the registered defense whose trained weights it gets."""
+        return MappingProxyType({})
 
     def visible(self, labels: Tensor, rng: Generator) -> Tensor:
         """The training labels (N,) with `UNLABELLED` where the learner may not see them."""
