@@ -52,6 +52,11 @@ class Shelf:
     attacks: Mapping[str, Attack]
     arm: Callable[[Dataset, str, Preset, str, Progress], Armed]
 
+    def defense(self, dataset: Dataset, name: str, preset: Preset) -> Defense:
+        """A trained defense in this process, on the CPU."""
+        with Progress(silent=True) as progress:
+            return self.arm(dataset, name, preset, "cpu", progress).load("cpu")
+
 
 @dataclass(frozen=True)
 class _Stored:
