@@ -84,15 +84,14 @@ def embed(panels: Sequence[Panel]) -> Embedding:
     Raises:
         ValueError: fewer than three points.
     """
-    flat = [panel.points.reshape(len(panel.points), -1) for panel in panels]
-    whole = np.concatenate(flat).astype(np.float64) if flat else np.empty((0, 0))
-    if len(whole) < FEWEST or whole.shape[1] < 2:
+    whole = np.concatenate([panel.points for panel in panels])
+    if len(whole) < FEWEST or whole[0].size < 2:
         raise ValueError(
-            f"points must be {FEWEST} or more of 2 dimensions or more, got {whole.shape[0]} of "
-            f"{whole.shape[1]}; take more samples"
+            f"points must be {FEWEST} or more of 2 dimensions or more, got shape {whole.shape}; "
+            "take more samples"
         )
-    method, plane = _plane(whole)
-    places = np.cumsum([len(points) for points in flat])[:-1]
+    method, plane = _plane(whole.reshape(len(whole), -1).astype(np.float64))
+    places = np.cumsum([len(panel.points) for panel in panels])[:-1]
     return Embedding(method, tuple(np.split(plane, places)))
 
 

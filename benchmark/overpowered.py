@@ -20,6 +20,7 @@ import pandas as pd
 
 from benchmark import published, statistics
 from benchmark.accuracy import Layout, ball_name
+from benchmark.cells import CLEAN
 from benchmark.records import Outcome
 from benchmark.scores import SEVERITY, Scores, split_key
 from benchmark.sheet import Entry, Footnotes, Line, Sheet
@@ -85,7 +86,7 @@ class Result:
         noise_norms: those that were run, ascending.
         state: what stands in place of numbers; empty where there are some.
         accuracies: metric -> share; a metric without images is missing.
-        successes: pairs that are wrong.
+        successes: pairs that are wrong although the clean image is answered correctly.
         flagged: of these, those that show another class; None where nobody was asked.
     """
 
@@ -121,18 +122,18 @@ def result(
         score = scores.score(defense, attack, norm, epsilon)
         if not score.measured:
             return Result(tuple(attacks), score.state)
-    rows = scores.outcomes
-    chosen = (rows["defense"] == defense) & (rows["norm"] == norm)
-    chosen &= (rows["epsilon"] == epsilon) & rows["attack"].isin(list(attacks.values()))
-    pairs = rows[chosen]
-    wrong = pairs["severity"] == SEVERITY[Outcome.WRONG]
+    rows = scores.outcomes[scores.outcomes["defense"] == defense]
+    here = (rows["norm"] == norm) & (rows["epsilon"] == epsilon)
+    pairs = rows[here & rows["attack"].isin(list(attacks.values()))]
+    clean = rows[(rows["attack"] == CLEAN) & (rows["severity"] == SEVERITY[Outcome.CORRECT])]
+    broken = pairs["severity"] == SEVERITY[Outcome.WRONG]
+    won = broken & pairs["sample"].isin(clean["sample"])
     found = _accuracies(pairs, "")
-    if flags is None or not _asked(flags, pairs, wrong):
-        return Result(tuple(attacks), "", found, int(wrong.sum()))
-    merged = pairs.merge(flags.pairs, on=list(KEYS), how="left")
-    flagged = (merged["flagged"] == True).to_numpy() & wrong.to_numpy()  # noqa: E712 (NaN: not asked)
+    flagged = None if flags is None else _flagged(flags, pairs, won)
+    if flagged is None:
+        return Result(tuple(attacks), "", found, int(won.sum()))
     found |= _accuracies(pairs[~flagged], _WITHOUT)
-    return Result(tuple(attacks), "", found, int(wrong.sum()), int(flagged.sum()))
+    return Result(tuple(attacks), "", found, int(won.sum()), int(flagged.sum()))
 
 
 _WITHOUT = "_without_flagged"
@@ -163,7 +164,7 @@ def overpowered_sheet(
         if flags is None:
             continue
         sure = f"{flags.by}, {100 * flags.confidence:g} % sure"
-        shares = tuple(_flagged(found) for found in row.values())
+        shares = tuple(_flagged_share(found) for found in row.values())
         lines.append(Line(f"Successes visibly of another class ({sure})", shares))
         for metric, label in _METRICS.items():
             entries = [_entry(found, metric + _WITHOUT, (), notes) for found in row.values()]
@@ -225,10 +226,11 @@ def _accuracies(pairs: pd.DataFrame, ending: str) -> dict[str, Share]:
     }
 
 
-def _asked(flags: Flags, pairs: pd.DataFrame, wrong: "pd.Series[bool]") -> bool:
-    """Whether the classifier saw every success."""
-    known = pairs[wrong].merge(flags.pairs, on=list(KEYS), how="inner")
-    return len(known) == int(wrong.sum())
+def _flagged(flags: Flags, pairs: pd.DataFrame, won: "pd.Series[bool]") -> "pd.Series[bool] | None":
+    """Which pairs are flagged successes; None where the classifier did not see every success."""
+    seen = pairs[list(KEYS)].merge(flags.pairs, on=list(KEYS), how="left")["flagged"]
+    known = seen.set_axis(pairs.index)
+    return None if known[won].isna().any() else known.eq(True) & won
 
 
 def _entry(
@@ -246,7 +248,7 @@ def _entry(
     return Entry(f"{share.percent:.1f}", wide, brief, aside, marks)
 
 
-def _flagged(found: Result) -> Entry:
+def _flagged_share(found: Result) -> Entry:
     """The share of the successes that were flagged."""
     if found.state or found.flagged is None:
         return Entry(found.state or "—")

@@ -80,12 +80,13 @@ class Independent:
         """One row per success of one record."""
         frame, metadata = records.load(path)
         cell = records.cell_of(metadata)
-        wrong = frame[frame["outcome"] == Outcome.WRONG]
+        right = (frame["clean_class"] == frame["label"]) & ~frame["clean_rejected"]
+        won = frame[right & (frame["outcome"] == Outcome.WRONG)]
         found = []
         for block in examples.blocks(cell, dataset.test.images):
             place = {int(sample): i for i, sample in enumerate(block.samples)}
             for number, epsilon in enumerate(cell.epsilons):
-                rows = wrong[(wrong["epsilon"] == epsilon) & wrong["sample"].isin(list(place))]
+                rows = won[(won["epsilon"] == epsilon) & won["sample"].isin(list(place))]
                 if not rows.empty:
                     points = block.points[number, [place[int(s)] for s in rows["sample"]]]
                     shown, sure = self._opinion(points)
