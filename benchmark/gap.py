@@ -23,10 +23,10 @@ TRANSFERRED = "transfer-"
 """How the names of attacks begin that were aimed at another defense."""
 
 NOTE = (
-    "*Published protocol*: attacks on the bare classifier, agreement with its clean prediction. "
+    "*Published*: attacks on the bare classifier, agreement with its clean prediction. "
     "*Same attacks*: the same points against the label. *Adaptive*: attacks through the whole "
     "defense, against the label. Each is the per-sample worst case over its attacks, in percent "
-    "with its 95 % Wilson interval; the gap is published protocol minus adaptive, in points. In "
+    "with its 95 % Wilson interval; the gap is published minus adaptive, in points. In "
     "parentheses the lowest and highest that the paper printed for a single attack of the kind."
 )
 
@@ -134,7 +134,7 @@ def _lines(
     asides = [_printed(scores, layout, each) if each else "" for each in row]
     found = [each.agreement if each else None for each in row]
     yield (
-        "Published protocol: agreement",
+        "Published: agreement",
         [_entry(*pair, notes) for pair in zip(found, asides, strict=True)],
     )
     found = [each.accuracy if each else None for each in row]

@@ -155,6 +155,7 @@ def draw(panels: Sequence[Panel], found: Embedding, classes: Sequence[str], titl
         fontsize="small",
         handletextpad=0.2,
         columnspacing=1.0,
+        markerscale=1.6,
     )
     figure.suptitle(heading, fontsize="medium", x=0.01, ha="left")
     return figure
@@ -183,6 +184,7 @@ def _scatter(axes: Axes, plane: Points, shown: Classes, classes: Sequence[str]) 
             weight="bold",
             ha="center",
             va="center",
+            zorder=5,
             path_effects=[withStroke(linewidth=3, foreground="white")],
         )
     axes.set(xticks=[], yticks=[])

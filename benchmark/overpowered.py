@@ -34,8 +34,8 @@ NOTE = (
     "*Accuracy* is the mean over images and noise lengths, *original accuracy* the share of images "
     "right under every noise length, in percent with 95 % Wilson intervals for the number of "
     "images. *L2* enforces the budget, *unrestricted* does not, which is what the paper tabulates. "
-    "Successes *visibly of another class* are those that an independent classifier takes, surely "
-    "enough, for another class than the label; *without these* leaves such pairs out."
+    "A success is *flagged* where an independent classifier is sure that the adversarial image "
+    "shows another class than the label; *unflagged* accuracies leave such pairs out."
 )
 
 
@@ -163,12 +163,13 @@ def overpowered_sheet(
             lines.append(Line(label, tuple(entries)))
         if flags is None:
             continue
-        sure = f"{flags.by}, {100 * flags.confidence:g} % sure"
         shares = tuple(_flagged_share(found) for found in row.values())
-        lines.append(Line(f"Successes visibly of another class ({sure})", shares))
+        lines.append(Line("Flagged successes", shares))
         for metric, label in _METRICS.items():
             entries = [_entry(found, metric + _WITHOUT, (), notes) for found in row.values()]
-            lines.append(Line(f"{label} without these", tuple(entries)))
+            lines.append(Line(f"{label}, unflagged", tuple(entries)))
+    if flags is not None:
+        title += f"; flagged where {flags.by} is {100 * flags.confidence:g} % sure of another class"
     return Sheet(title, scores.defenses if lines else (), tuple(lines), tuple(notes.texts))
 
 
@@ -252,10 +253,9 @@ def _flagged_share(found: Result) -> Entry:
     """The share of the successes that were flagged."""
     if found.state or found.flagged is None:
         return Entry(found.state or "—")
-    if not found.successes:
-        return Entry("—", aside="no successes")
-    share = 100 * found.flagged / found.successes
-    return Entry(f"{share:.1f}", aside=f"{found.flagged} of {found.successes}")
+    aside = f"{found.flagged} of {found.successes}"
+    share = 100 * found.flagged / found.successes if found.successes else None
+    return Entry("—" if share is None else f"{share:.1f}", aside=aside)
 
 
 def _printed(

@@ -126,7 +126,7 @@ def test_both_protocols_and_their_gap_stand_side_by_side(found):
     assert both.gap == 50
     rows = rows_of(gap.gap_sheet(found, layout(found), "t"))
     assert [entries[0].text for entries in rows.values()] == ["70.0", "60.0", "20.0", "50.0"]
-    assert rows["Published protocol: agreement"][0].aside == "paper 96.3 to 96.75"
+    assert rows["Published: agreement"][0].aside == "paper 96.3 to 96.75"
 
 
 def test_a_transferred_attack_is_neither_oblivious_nor_adaptive(cells, tmp_path):
@@ -293,7 +293,8 @@ def test_the_published_accuracies_stand_beside_the_unrestricted_ones_alone(pairs
     asides = [line.entries[0].aside for line in sheet.lines if line.label == "Original accuracy"]
     assert asides == ["", "paper 33.5"]
     assert any("outside its budget" in note for note in sheet.footnotes)
-    assert any("cnn, 90 % sure" in line.label for line in sheet.lines)
+    assert sheet.title == "t; flagged where cnn is 90 % sure of another class"
+    assert "Flagged successes" in {line.label for line in sheet.lines}
 
 
 def test_a_missing_noise_length_leaves_no_overpowered_number(pairs, tmp_path):
