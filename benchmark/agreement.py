@@ -10,7 +10,7 @@ both give it the same wrong class.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
@@ -73,10 +73,21 @@ def companies(scores: Scores) -> tuple[Company, ...]:
     )
 
 
-def deployed(scores: Scores) -> tuple[str, ...]:
-    """The defenses without those answered by a substitute, which exist in one paper's protocol."""
-    found = tuple(key for key in scores.defenses if not is_answered(key))
-    return found or scores.defenses
+def deployed(scores: Scores) -> Scores:
+    """Without defenses answered by a substitute, which exist in one paper's protocol alone.
+
+    Attacks that apply to none of the others leave with them. Where there are no others all stay.
+    """
+    kept = tuple(key for key in scores.defenses if not is_answered(key))
+    if len(kept) in (0, len(scores.defenses)):
+        return scores
+    attacks = {
+        norm: tuple(
+            name for name in names if any((key, name) not in scores.not_applicable for key in kept)
+        )
+        for norm, names in scores.attacks.items()
+    }
+    return replace(scores, defenses=kept, attacks=attacks)
 
 
 def is_answered(defense: str) -> bool:

@@ -16,7 +16,7 @@ Reads what earlier runs kept, attacks nothing. One table per preset, seed and se
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -240,7 +240,7 @@ def _read(
     everything = scores.read(records)
     wanted = {norm: tuple(radii) for norm, radii in (epsilons or {}).items()}
     layout = Layout(accuracy.choose_radii(everything, wanted), row_by, counterpart)
-    found = replace(everything, defenses=agreement.deployed(everything))
+    found = agreement.deployed(everything)
     sections = (
         _Section(
             "Published protocol and adaptive attacks, side by side",

@@ -198,6 +198,27 @@ def test_answers_of_a_substitute_form_a_block_of_their_own(cells, tmp_path):
     assert "answered_by" not in header and "substitute_a" in header
 
 
+def test_without_what_a_substitute_answers_the_attacks_on_it_alone_leave_too(tmp_path):
+    name = "defense_vae[answered_by=substitute_a]"
+    cells = [
+        bare(tmp_path, "clean", "cc", name="substitute_a"),
+        bare(tmp_path, "fgsm", {0.3: "cw"}, name="substitute_a"),
+        bare(
+            tmp_path,
+            ON_CLASSIFIER,
+            {0.3: ""},
+            name="substitute_a",
+            samples=range(2),
+            not_applicable="no such surrogate",
+        ),
+        purifier(tmp_path, ON_CLASSIFIER, {0.3: "cc"}, name, reference="substitute_a"),
+    ]
+    found = agreement.deployed(scores.read(cells))
+    assert (found.defenses, found.attacks) == (("substitute_a",), {"linf": ("fgsm",)})
+    alone = scores.read(cells[3:])
+    assert agreement.deployed(alone) is alone
+
+
 @pytest.mark.parametrize(
     ("defense", "attack", "norm", "epsilon", "value"),
     [  # Morlock & Wang 2020, Tables 1 and 2, copied from the paper, in percent
