@@ -139,7 +139,10 @@ def accuracy_sheet(scores: Scores, layout: Layout, title: str) -> Sheet:
 
 
 def rejection_sheet(scores: Scores, layout: Layout, title: str) -> Sheet:
-    """Accuracy, error and rejection rate in percent; they add up to 100."""
+    """Accuracy, error and rejection rate in percent; they add up to 100.
+
+    Without columns where no defense can reject.
+    """
     notes = Footnotes()
 
     def entry(row: Row, defense: str) -> Entry:
@@ -157,7 +160,8 @@ def rejection_sheet(scores: Scores, layout: Layout, title: str) -> Sheet:
         return Entry(text, aside=aside, marks=marks)
 
     lines = _lines(scores, layout, entry)
-    return Sheet(title, scores.defenses, lines, tuple(notes.texts))
+    columns = scores.defenses if scores.rejecting else ()
+    return Sheet(title, columns, lines, tuple(notes.texts))
 
 
 def tidy(scores: Scores, layout: Layout) -> pd.DataFrame:

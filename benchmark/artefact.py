@@ -9,20 +9,23 @@
     defenses = ["eabs"]
     row_by = "steps"                             # only where rows are values of an attack's field
     attacks = ["pgd-linf[eot=3,restarts=20,steps=0]", ...]
+    keeps = ["confidence"]                       # fields that say what is measured, if any
+    shows = ["purified", "latents"]              # only where the kind is "map"
     samples = 200                                # at preset paper; others have their own number
 
     [epsilons]
     linf = ["8/255"]
 
-A field in brackets is the paper's budget, except ``row_by``, which is the row itself. Preset
-``paper`` runs all of them; every other preset keeps the row's field and spends its own budgets on
-the rest, and the published number then carries the fields it was measured with as a footnote.
+A field in brackets is the paper's budget, except ``row_by``, which is the row itself, and those in
+``keeps``, which make it another attack and not a longer one. Preset ``paper`` runs all of them;
+every other preset keeps these and spends its own budgets on the rest, and the published number then
+carries the fields it was measured with as a footnote.
 """
 
 import math
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import MISSING, dataclass, fields
 from difflib import get_close_matches
 from enum import StrEnum
@@ -41,7 +44,9 @@ class Kind(StrEnum):
     CURVE: worst-case accuracy against epsilon. RATES: accuracy, error and rejection against
     epsilon, per attack. GRID: images, adversarial examples, their difference. RECONSTRUCTIONS:
     adversarial examples above what the defense makes of them, with its scores and verdict. SAMPLES:
-    images that the defenses generate.
+    images that the defenses generate. MAP: clean and attacked images, or what a purifier makes of
+    them, in two dimensions. PAIRS: the successes that moved farthest. OVERPOWERED: nothing, but the
+    pairs that left their class are counted in the table.
     """
 
     TABLE = "table"
@@ -50,6 +55,17 @@ class Kind(StrEnum):
     GRID = "grid"
     RECONSTRUCTIONS = "reconstructions"
     SAMPLES = "samples"
+    MAP = "map"
+    PAIRS = "pairs"
+    OVERPOWERED = "overpowered"
+
+
+class Shown(StrEnum):
+    """What a map is of: the images as they come in, as a purifier sends them on, its latents."""
+
+    INPUTS = "inputs"
+    PURIFIED = "purified"
+    LATENTS = "latents"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,12 +80,14 @@ class Artefact:
         table: likewise.
         kind: how it is shown.
         dataset: registered name.
-        defenses: registered names, in the order of the columns.
+        defenses: specifications, in the order of the columns.
         attacks: specifications in the order of the rows, with the paper's own fields in brackets;
             none for what is measured on clean images alone.
         samples: test images at preset ``paper``.
         epsilons: radii, ascending, per norm.
         row_by: the attack field whose values are the rows; empty where rows are attacks.
+        keeps: further attack fields that every preset keeps.
+        shows: what a map is of, one map each.
     """
 
     name: str
@@ -84,21 +102,26 @@ class Artefact:
     samples: int
     epsilons: Mapping[str, tuple[float, ...]]
     row_by: str = ""
+    keeps: tuple[str, ...] = ()
+    shows: tuple[Shown, ...] = ()
 
     def attacks_at(self, preset: str) -> dict[str, str]:
         """Specification to run at this preset -> the paper's specification."""
         if preset == "paper":
             return {spec: spec for spec in self.attacks}
-        return {self._own_budgets(spec): spec for spec in self.attacks}
+        return {with_fields(spec, (self.row_by, *self.keeps)): spec for spec in self.attacks}
 
-    def _own_budgets(self, spec: str) -> str:
-        label, at, surrogate = spec.partition("@")
-        name, parameters = specification(label)
-        if self.row_by not in parameters:
-            return name + at + surrogate
-        value = parameters[self.row_by]
-        text = f"{value:g}" if isinstance(value, float) else value
-        return f"{name}[{self.row_by}={text}]{at}{surrogate}"
+
+def with_fields(spec: str, names: Collection[str]) -> str:
+    """An attack specification with only those of its fields that are named."""
+    label, at, surrogate = spec.partition("@")
+    name, parameters = specification(label)
+    kept = [
+        f"{field}={value:g}" if isinstance(value, float) else f"{field}={value}"
+        for field, value in parameters.items()
+        if field in names
+    ]
+    return f"{name}[{','.join(kept)}]{at}{surrogate}" if kept else name + at + surrogate
 
 
 def names() -> tuple[str, ...]:
@@ -145,6 +168,12 @@ def parse(name: str, text: str) -> Artefact:
             f"kind of artefact {name} must be {', '.join(Kind)}, got {content['kind']!r}; "
             "correct the file"
         )
+    shows = content.get("shows", [])
+    if (content["kind"] == Kind.MAP) != bool(shows) or not set(shows) <= set(Shown):
+        raise ValueError(
+            f"shows of artefact {name} must be some of {', '.join(Shown)} for a map and absent for "
+            f"other kinds, got {', '.join(shows) or 'none'}; correct the file"
+        )
     artefact = Artefact(
         name=name,
         title=content["title"],
@@ -158,6 +187,8 @@ def parse(name: str, text: str) -> Artefact:
         samples=content["samples"],
         epsilons={n: tuple(map(_radius, radii)) for n, radii in content["epsilons"].items()},
         row_by=content.get("row_by", ""),
+        keeps=tuple(content.get("keeps", ())),
+        shows=tuple(map(Shown, shows)),
     )
     for spec in artefact.attacks if artefact.row_by else ():
         if artefact.row_by not in specification(spec)[1]:

@@ -79,6 +79,18 @@ def choose(frame: pd.DataFrame, count: int = COLUMNS) -> pd.DataFrame:
     return ranked.head(count).sort_values(["label", "sample"]).drop(columns=["broken", "turn"])
 
 
+def farthest(frame: pd.DataFrame, count: int = COLUMNS) -> pd.DataFrame:
+    """The successes whose L2 distance is largest, largest first (MAD-VAE, Figure 7).
+
+    Args:
+        frame: record rows of one cell at one epsilon.
+        count: at most so many.
+    """
+    right = (frame["clean_class"] == frame["label"]) & ~frame["clean_rejected"]
+    broken = frame[right & (frame["outcome"] == Outcome.WRONG)]
+    return broken.sort_values(["distance_l2", "sample"], ascending=[False, True]).head(count)
+
+
 def caption(label: str, predicted: str, outcome: str, distance: float) -> str:
     """``3 → 5`` and the distance; a sample that held says so."""
     held = "" if outcome == Outcome.WRONG else f"\n{outcome}"

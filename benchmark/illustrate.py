@@ -1,28 +1,31 @@
 """Pictures that need the data set, stored adversarial examples or the defense itself."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 
-from benchmark import examples, figures, grids, records
+from benchmark import examples, figures, grids, maps, records
 from benchmark.accuracy import ball_name
+from benchmark.artefact import Shown
 from benchmark.cells import CLEAN, Cell
 from benchmark.datasets import Dataset, Source
 from benchmark.grids import Image, Picture
+from benchmark.maps import Panel
 from benchmark.presets import Preset
-from benchmark.progress import Progress
 from benchmark.records import Outcome
 from benchmark.shelf import REGISTERED
 from benchmark.work import calm
-from defenses.base import Defense, Explains, Generates
+from defenses.base import Decodes, Defense, Explains, Generates
 from defenses.randomness import generator, seed_from
 
 MOST_CLASSES = 10
 SAMPLES_PER_CLASS = 10
+_AT_ONCE = 250
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,45 @@ class Illustration:
             written += figures.save(figure, self.folder, f"{self.stem}-samples-{name}")
         return written
 
-    def _grids(self, paths: Sequence[Path], preset: Preset | None) -> list[Path]:
+    def farthest(self, paths: Sequence[Path]) -> list[Path]:
+        """The successes that moved farthest in L2, farthest first; raises as `attacked`."""
+        return self._grids(paths, None, grids.farthest)
+
+    def mapped(self, paths: Sequence[Path], shows: Sequence[Shown]) -> list[Path]:
+        """``<stem>-map-<what>``: clean images and each attack at its last epsilon in a plane.
+
+        Args:
+            paths: records; where they are of several defenses, each has its own maps, with its
+                name in the files'.
+            shows: what is mapped; one map each.
+
+        Raises:
+            ValueError: a defense that has no reconstruction or latents to show; too few samples.
+            OSError: as `attacked`.
+        """
+        dataset = self.source.load()
+        of_defense: dict[str, list[Panel]] = {}
+        for path in paths:
+            frame, metadata = records.load(path)
+            if not metadata["error"] and not metadata["not_applicable"]:
+                panel = _panel(frame, records.cell_of(metadata), dataset)
+                of_defense.setdefault(metadata["defense"], []).append(panel)
+        written = []
+        for name, panels in of_defense.items():
+            for shown in shows:
+                view = _view(dataset, name, self.preset, shown)
+                seen = [replace(panel, points=view(panel.points)) for panel in panels]
+                stem = f"{self.stem}-map-{shown}" + (f"-{name}" if len(of_defense) > 1 else "")
+                title = f"{self.title}\n{shown} of {name}"
+                written += maps.write(seen, dataset.classes, self.folder, stem, title)
+        return written
+
+    def _grids(
+        self,
+        paths: Sequence[Path],
+        preset: Preset | None,
+        choose: Callable[[pd.DataFrame], pd.DataFrame] = grids.choose,
+    ) -> list[Path]:
         dataset = self.source.load()
         written: list[Path] = []
         for path in paths:
@@ -94,7 +135,7 @@ class Illustration:
                 continue
             cell = records.cell_of(metadata)
             epsilon = cell.epsilons[-1]
-            chosen = grids.choose(frame[frame["epsilon"] == epsilon])
+            chosen = choose(frame[frame["epsilon"] == epsilon])
             if not chosen.empty:
                 pictures = _pictures(cell, chosen, dataset, preset)
                 place = len(written) // 2
@@ -156,7 +197,44 @@ def _explained(
     return list(images), scores
 
 
+def _panel(frame: pd.DataFrame, cell: Cell, dataset: Dataset) -> Panel:
+    """What a record is about, as images; a clean record about the images themselves."""
+    if cell.attack == CLEAN:
+        name, samples = "clean", frame["sample"].to_numpy()
+        points = dataset.test.images[samples].astype(np.float32) / np.float32(255)
+    else:
+        label = cell.attack + (f"@{cell.surrogate}" if cell.surrogate else "")
+        name = f"{label}\n{ball_name(cell.norm, cell.epsilons[-1], before_radius=' at most ')}"
+        blocks = list(examples.blocks(cell, dataset.test.images))
+        samples = np.concatenate([block.samples for block in blocks])
+        points = np.concatenate([block.points[-1] for block in blocks])
+    rows = frame[frame["epsilon"] == cell.epsilons[-1]].set_index("sample").loc[samples]
+    return Panel(
+        name, points, samples, rows["label"].to_numpy(), rows["adversarial_class"].to_numpy()
+    )
+
+
+def _view(dataset: Dataset, name: str, preset: Preset, shown: Shown) -> Callable[[Image], Image]:
+    """What the defense makes of images (n, C, H, W)."""
+    if shown is Shown.INPUTS:
+        return lambda points: points
+    defense = _armed(dataset, name, preset)
+    if shown is Shown.LATENTS:
+        if not isinstance(defense, Decodes):
+            raise ValueError(f"defenses must have latents, got {name}; name others")
+        return lambda points: _in_parts(defense.encode, points)
+    if not isinstance(defense, Explains):
+        raise ValueError(f"defenses must hold reconstructions, got {name}; name others")
+    rng = generator(seed_from("map", name))
+    return lambda points: _in_parts(lambda x: defense.explain(x, rng), points)
+
+
+def _in_parts(function: Callable[[Tensor], Tensor], points: Image) -> Image:
+    with calm(), torch.no_grad():
+        parts = torch.from_numpy(points).split(_AT_ONCE)
+        return torch.cat([function(part) for part in parts]).numpy()
+
+
 def _armed(dataset: Dataset, name: str, preset: Preset) -> Defense:
     """The trained defense in this process, on the CPU."""
-    with Progress(silent=True) as progress:
-        return REGISTERED.arm(dataset, name, preset, "cpu", progress).load("cpu")
+    return REGISTERED.defense(dataset, name, preset)

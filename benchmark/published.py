@@ -21,6 +21,7 @@ _RELATIVE_TOLERANCE = 1e-4
 
 _PAPER_NAMES: Mapping[str, tuple[str, ...]] = {
     "cw-l2": ("cw", "cw_l2"),
+    "mim-linf": ("mim", "mi_fgsm"),
     "pgd-estimated-linf": ("pgd_gradient_estimator",),
     "threshold-aware-l2": ("gmvae_white_box",),
 }
@@ -35,10 +36,34 @@ _ATTACKED_VIEWS: Mapping[str, str] = {
 }
 """Notes that say which view of the defense the paper attacked."""
 
-_UNBOUNDED: Mapping[str, str] = {
-    "gmvae_white_box": "the paper penalises the perturbation instead of bounding it"
+_UNBOUNDED: Mapping[tuple[str, str], str] = {
+    ("gmvae", "gmvae_white_box"): "the paper penalises the perturbation instead of bounding it",
+    ("mad-vae", "cw"): "the paper minimises the perturbation and bounds it nowhere",
+    ("mad-vae", "single_pixel"): "the paper changes one pixel and states no ball",
 }
-"""Attacks that were printed without a ball: shown beside any, with this caveat."""
+"""Papers' attacks that were printed without a ball: shown beside any, with this caveat."""
+
+_UNENFORCED: Mapping[tuple[str, str], str] = {
+    ("mad-vae", "overpowered"): "the paper also counts points outside its budget of 4 in L2"
+}
+"""Papers' attacks whose ball bounds nothing that was printed: ours are the unrestricted ones."""
+
+_BARE: Mapping[str, str] = {"mad-vae": "magnet"}
+"""Paper -> our name of the classifier that it calls undefended."""
+
+_UNDEFENDED = "no_defense"
+
+_SUBSTITUTE = re.compile(r"substitute ([A-E])")
+"""A note: the classifier that was attacked, and that classifies what the defense purified."""
+
+_SAID_BY_THE_METRIC = (
+    "agreement with its clean prediction, not with the label",
+    "the substitute itself classifies the purified image",
+    "mean over images and noise norms",
+    "norm budget not enforced",
+    "correct under every noise norm",
+)
+"""Notes that the metric's or the attack's own name says where the number is shown."""
 
 _RECLASSIFYING = "_reclassify"
 _RECLASSIFIED: Mapping[str, str] = {
@@ -46,6 +71,9 @@ _RECLASSIFIED: Mapping[str, str] = {
     "accuracy_after_reclassification": "",
 }
 """Metrics of a paper's defense that are the accuracy of ours with this ending, and a caveat."""
+
+MEAN_ACCURACY, ORIGINAL_ACCURACY = "mean_accuracy", "original_accuracy"
+"""Metrics of a set of attacks: over all their points, and over samples right under every one."""
 
 LARGEST_ERROR = "error_maximum"
 """The metric of a whole sweep: it has no radius."""
@@ -59,6 +87,8 @@ class Published:
     """One printed number.
 
     Args:
+        defense: our name; for a substitute that classifies what a defense purified, our
+            specification of that.
         epsilon: radius for pixels in [0, 1]; None where the paper gives none.
         value: in the metric's unit, percent for accuracies.
         parameters: attack fields that the number is conditioned on.
@@ -97,7 +127,7 @@ def results() -> tuple[Published, ...]:
 
 def _parse(row: Mapping[str, str]) -> Published:
     parameters: dict[str, float] = {}
-    surrogate, caveats, scale = "", [], 1.0
+    surrogate, substitute, caveats, scale = "", "", [], 1.0
     for part in filter(None, (part.strip() for part in row["note"].split(";"))):
         if match := re.fullmatch(r"(\w+)=(\d+)", part):
             parameters[_PARAMETER_NAMES.get(match[1], match[1])] = float(match[2])
@@ -105,25 +135,37 @@ def _parse(row: Mapping[str, str]) -> Published:
             surrogate = _ATTACKED_VIEWS[part] if row["attack"] != CLEAN else ""
         elif part == _SIGNED_PIXELS:
             scale = 0.5
-        else:
+        elif match := _SUBSTITUTE.fullmatch(part):
+            substitute = f"substitute_{match[1].lower()}"
+            surrogate = "classifier" if row["attack"] != CLEAN else ""
+        elif part not in _SAID_BY_THE_METRIC:
             caveats.append(part)
-    caveats += filter(None, (_UNBOUNDED.get(row["attack"]), _RECLASSIFIED.get(row["metric"])))
-    radius = _radius(row["epsilon"])
+    printed, is_accuracy = (row["paper"], row["attack"]), row["metric"] == "accuracy"
+    of_attack = _UNBOUNDED.get(printed, _UNENFORCED.get(printed))
+    caveats += filter(None, (of_attack, _RECLASSIFIED.get(row["metric"])))
+    radius = math.inf if printed in _UNENFORCED else _radius(row["epsilon"])
     return Published(
         paper=row["paper"],
         table=row["table"],
         dataset=row["dataset"],
-        defense=row["defense"],
-        attack=row["attack"],
-        norm=row["norm"],
+        defense=_our_defense(row["paper"], row["defense"], substitute),
+        attack=row["attack"].removesuffix("_substitute"),
+        norm="unrestricted" if printed in _UNENFORCED else row["norm"],
         epsilon=None if radius is None else radius * scale,
-        metric=row["metric"],
+        metric=MEAN_ACCURACY if printed in _UNENFORCED and is_accuracy else row["metric"],
         value=float(row["value"]),
         note=row["note"],
         parameters=parameters,
         surrogate=surrogate,
         caveat="; ".join(caveats),
     )
+
+
+def _our_defense(paper: str, name: str, substitute: str) -> str:
+    """Our name of a paper's defense."""
+    if name == _UNDEFENDED:
+        return substitute or _BARE.get(paper, name)
+    return f"{name}[answered_by={substitute}]" if substitute else name
 
 
 def _radius(text: str) -> float | None:
@@ -212,6 +254,16 @@ def attacks_under_all(dataset: str, norm: str, defense: str) -> frozenset[str]:
     )
 
 
+def stated_fields(paper: str, table: str) -> frozenset[str]:
+    """The attack fields that some number of a paper's table is conditioned on."""
+    return frozenset(
+        name
+        for number in results()
+        if (number.paper, number.table) == (paper, table)
+        for name in number.parameters
+    )
+
+
 def covers(label: str, paper_name: str) -> bool:
     """Whether our attack of this label is the paper's attack of that name."""
     return paper_name in _names_in_papers(specification(label)[0])
@@ -229,12 +281,12 @@ def radii(dataset: str, norm: str) -> tuple[float, ...]:
 
 
 def _names_in_papers(name: str) -> tuple[str, ...]:
-    bare = re.sub(r"-(linf|l0|l1|l2)$", "", name).replace("-", "_")
+    bare = re.sub(r"-(linf|l0|l1|l2|unrestricted)$", "", name).replace("-", "_")
     return _PAPER_NAMES.get(name, (bare,))
 
 
 def _same_ball(number: Published, norm: str, epsilon: float) -> bool:
-    if number.attack in _UNBOUNDED:
+    if (number.paper, number.attack) in _UNBOUNDED:
         return True
     if number.metric == LARGEST_ERROR:
         return number.norm == norm

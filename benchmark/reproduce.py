@@ -13,16 +13,20 @@ from typing import Annotated
 import typer
 
 from attacks.threat import Norm
-from benchmark import artefact, catalog, rates, scores, tables
+from benchmark import artefact, catalog, published, rates, scores, tables
 from benchmark.accuracy import Counterpart
 from benchmark.artefact import Artefact, Kind
 from benchmark.command import command
 from benchmark.datasets import DATASETS, Source
 from benchmark.illustrate import Illustration
+from benchmark.overpowered import Flags
 from benchmark.presets import PRESETS, Preset
 from benchmark.progress import Progress
 from benchmark.run import require_success
 from benchmark.runner import Plan, sweep
+from benchmark.shelf import REGISTERED
+from benchmark.storage import keep
+from benchmark.transmutation import INDEPENDENT, Independent
 
 _SWEPT = (Kind.CURVE, Kind.RATES)
 
@@ -73,9 +77,10 @@ def prepare(
     radii = _radii(wanted, source) if substituted else wanted.epsilons
     specs = wanted.attacks_at(preset.name)
     channels = source.task.shape[0]
+    stated = published.stated_fields(wanted.paper, wanted.table)
     labels = {
         catalog.parse_attack(ours, preset, channels)[0]: catalog.parse_attack(
-            theirs, preset, channels
+            artefact.with_fields(theirs, stated), preset, channels
         )[0]
         for ours, theirs in specs.items()
     }
@@ -101,8 +106,30 @@ def prepare(
     return Reproduction(wanted, title, "-".join(parts), plan, counterpart)
 
 
-def report(made: Reproduction, paths: Sequence[Path], source: Source, folder: Path) -> list[Path]:
+def transmuted(made: Reproduction, paths: Sequence[Path], source: Source) -> Flags | None:
+    """Which pairs left their class, where the artefact counts them.
+
+    Raises:
+        ValueError, OSError: as `Independent.flags`.
+    """
+    if made.artefact.kind is not Kind.OVERPOWERED:
+        return None
+    dataset = source.load()
+    defense = REGISTERED.defense(dataset, INDEPENDENT, made.plan.preset)
+    return Independent(INDEPENDENT, defense).flags(paths, dataset)
+
+
+def report(
+    made: Reproduction,
+    paths: Sequence[Path],
+    source: Source,
+    folder: Path,
+    flags: Flags | None = None,
+) -> list[Path]:
     """Write an artefact's files from the records of its plan.
+
+    Args:
+        flags: of `transmuted`; also written, as ``<stem>-transmuted.csv``.
 
     Raises:
         ValueError, OSError: as `tables.write`; adversarial examples of a grid are missing, or a
@@ -118,7 +145,11 @@ def report(made: Reproduction, paths: Sequence[Path], source: Source, folder: Pa
         row_by=made.artefact.row_by,
         counterpart=made.counterpart,
         pictures=pictures,
+        flags=flags,
     )
+    if flags is not None:
+        written.append(folder / f"{made.stem}-transmuted.csv")
+        keep(written[-1], flags.pairs.to_csv(index=False, lineterminator="\n").encode())
     return [*written, *pictures]
 
 
@@ -155,13 +186,15 @@ def run(
     print(made.title)
     with Progress() as progress:
         paths = sweep(made.plan, results=results, jobs=jobs, device=device, progress=progress)
-    written = report(made, paths, source, results / source.name)
+    flags = transmuted(made, paths, source)
+    written = report(made, paths, source, results / source.name, flags)
     tables.show(
         paths,
         made.title,
         epsilons=made.table_epsilons,
         row_by=wanted.row_by,
         counterpart=made.counterpart,
+        flags=flags,
     )
     for path in written:
         print(f"wrote {path}")
@@ -188,17 +221,23 @@ def _pictures(
 ) -> list[Path]:
     """What the artefact's kind shows besides the table."""
     show = Illustration(source, made.plan.preset, folder, made.stem, made.title)
+    pictures: list[Path] = []
     match made.artefact.kind:
         case Kind.GRID:
-            return show.attacked(paths)
+            pictures = show.attacked(paths)
         case Kind.RECONSTRUCTIONS:
-            return show.reconstructed(paths)
+            pictures = show.reconstructed(paths)
         case Kind.SAMPLES:
-            return show.generated(made.plan.defenses)
+            pictures = show.generated(made.plan.defenses)
         case Kind.RATES:
-            return rates.write(scores.read(paths), folder, made.stem, made.title)
-        case Kind.TABLE | Kind.CURVE:
-            return []
+            pictures = rates.write(scores.read(paths), folder, made.stem, made.title)
+        case Kind.MAP:
+            pictures = show.mapped(paths, made.artefact.shows)
+        case Kind.PAIRS:
+            pictures = show.farthest(paths)
+        case Kind.TABLE | Kind.CURVE | Kind.OVERPOWERED:
+            pass
+    return pictures
 
 
 main = command(run)

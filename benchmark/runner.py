@@ -230,7 +230,7 @@ class _Bench:
         cell = task.cell
         reason = _not_applicable(task)
         if reason is not None:
-            metadata = {**self._origin(cell), **_NOTHING, "not_applicable": reason}
+            metadata = {**self._origin(task), **_NOTHING, "not_applicable": reason}
             records.write(records.record_path(self.results, cell), records.no_rows(), metadata)
             return []
         done = self._kept_samples(cell)
@@ -244,7 +244,7 @@ class _Bench:
                 load=task.armed.load,
                 samples=self.samples[block],
                 images=self.dataset.test.take(self.samples[block]),
-                origin=self._origin(cell),
+                origin=self._origin(task),
                 points=examples.examples_folder(cell).absolute(),
                 attack=task.attack,
                 clean=clean.take(block) if clean else None,
@@ -296,12 +296,13 @@ class _Bench:
         if not errors:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def _origin(self, cell: Cell) -> dict[str, Any]:
+    def _origin(self, task: _Task) -> dict[str, Any]:
         return {
-            **records.describe(cell),
+            **records.describe(task.cell),
             **provenance.origin(self.workers.device),
             "dataset_caveat": self.dataset.caveat,
             "preset": self.plan.preset.name,
+            "reference": task.armed.reference,
         }
 
 

@@ -33,7 +33,7 @@ INVALID and ERROR are above WRONG: one unresolved sample must show, whatever els
 
 _MUST_AGREE = ("dataset", "dataset_digest", "seed", "votes", "samples")
 _KEYS = ["defense", "attack", "norm", "epsilon", "sample"]
-_COLUMNS = [*_KEYS, "severity", "right", "score"]
+_COLUMNS = [*_KEYS, "severity", "answer", "right", "score"]
 
 
 @dataclass(frozen=True)
@@ -107,11 +107,11 @@ class Scores:
         defenses: column keys, in order of appearance.
         attacks: per norm, row keys in order of appearance.
         outcomes: one row per defense, attack, norm, epsilon and sample; the clean rows have the
-            attack ``clean``, an empty norm and epsilon 0; ``right`` is whether the class is the
-            label, rejected or not, ``score`` the rejection score.
+            attack ``clean``, an empty norm and epsilon 0; ``answer`` is the class, ``right``
+            whether it is the label, rejected or not, ``score`` the rejection score.
         not_applicable: (defense, attack) -> reason.
         metadata: of every record file, in order, with the row and column keys added as
-            ``defense_key`` and ``attack_key``.
+            ``defense_key`` and ``attack_key``; older files have an empty ``reference``.
     """
 
     defenses: tuple[str, ...]
@@ -139,6 +139,15 @@ class Scores:
         found = set(self.outcomes.loc[able, "defense"])
         return tuple(defense for defense in self.defenses if defense in found)
 
+    def reference(self, defense: str) -> str | None:
+        """The column of the bare classifier that a defense contains.
+
+        None where it contains none, or where that has no column, or several, in these records.
+        """
+        name = next(m["reference"] for m in self.metadata if m["defense_key"] == defense)
+        found = [key for key in self.defenses if name and split_key(key)[0] == name]
+        return found[0] if len(found) == 1 else None
+
     def radii(self, norm: str) -> tuple[float, ...]:
         """Epsilons in the records, ascending."""
         found = self.outcomes.loc[self.outcomes["norm"] == norm, "epsilon"].unique()
@@ -165,15 +174,22 @@ class Scores:
         severities = rows.loc[rows["attack"] == attack, "severity"]
         return _count(severities) if len(severities) else Score(reason="not run")
 
-    def worst(self, defense: str, norm: str, epsilon: float) -> Score:
+    def worst(
+        self, defense: str, norm: str, epsilon: float, attacks: Sequence[str] | None = None
+    ) -> Score:
         """The per-sample worst case over the norm's attacks that apply to the defense.
 
         A missing attack leaves no number: over fewer attacks it would flatter the defense.
+
+        Args:
+            attacks: only these; None for all of the norm.
         """
-        applicable = [a for a in self.attacks[norm] if (defense, a) not in self.not_applicable]
+        asked = self.attacks[norm] if attacks is None else attacks
+        applicable = [a for a in asked if (defense, a) not in self.not_applicable]
         if not applicable:
             return Score(reason="no attack applies", applicable=False)
         rows = self._rows(defense, norm, epsilon)
+        rows = rows[rows["attack"].isin(applicable)]
         missing = [attack for attack in applicable if not (rows["attack"] == attack).any()]
         if missing:
             return Score(reason=f"{', '.join(missing)} not run")
@@ -238,7 +254,9 @@ def read(paths: Iterable[Path]) -> Scores:
     frames, described, not_applicable = [], [], {}
     for position, (frame, metadata) in enumerate(loaded):
         defense, attack = defense_keys[position], attack_keys[position]
-        described.append({**metadata, "defense_key": defense, "attack_key": attack})
+        described.append(
+            {"reference": "", **metadata, "defense_key": defense, "attack_key": attack}
+        )
         if metadata["not_applicable"]:
             not_applicable[defense, attack] = str(metadata["not_applicable"])
         else:
@@ -288,6 +306,7 @@ def _severities(frame: pd.DataFrame, metadata: dict[str, Any]) -> pd.DataFrame:
         )
     return frame[["norm", "epsilon", "sample"]].assign(
         severity=severity.astype("int64"),
+        answer=frame["adversarial_class"],
         right=frame["adversarial_class"] == frame["label"],
         score=frame["rejection_score"],
     )

@@ -150,7 +150,7 @@ def terminal(sheet: Sheet) -> Group:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("", no_wrap=True)
     for column in sheet.columns:
-        table.add_column(column)
+        table.add_column(column, overflow="fold")
     for line in sheet.lines:
         if line.entries:
             table.add_row(Text(line.label), *(_styled(entry) for entry in line.entries))

@@ -12,7 +12,7 @@ from benchmark.presets import Preset
 from benchmark.progress import Progress
 from benchmark.weights import Stored
 from benchmark.work import Load
-from defenses.base import Defense
+from defenses.base import Defense, Recipe
 
 
 @dataclass(frozen=True)
@@ -24,12 +24,14 @@ class Armed:
         repr: its recipe with every field.
         digest: hash of its weights.
         load: makes it, in any process.
+        reference: registered name of the bare classifier that it contains; empty for none.
     """
 
     name: str
     repr: str
     digest: str
     load: Load
+    reference: str = ""
 
     @cached_property
     def example(self) -> Defense:
@@ -51,6 +53,11 @@ class Shelf:
     attacks: Mapping[str, Attack]
     arm: Callable[[Dataset, str, Preset, str, Progress], Armed]
 
+    def defense(self, dataset: Dataset, name: str, preset: Preset) -> Defense:
+        """A trained defense in this process, on the CPU."""
+        with Progress(silent=True) as progress:
+            return self.arm(dataset, name, preset, "cpu", progress).load("cpu")
+
 
 def arm_registered(
     dataset: Dataset, name: str, preset: Preset, device: str, progress: Progress
@@ -58,7 +65,15 @@ def arm_registered(
     """A registered defense, trained now unless its weights are stored."""
     recipe = catalog.recipe_for(name, preset, dataset.name)
     stored = train.ensure(dataset, name, preset, device=device, progress=progress)
-    return Armed(name, repr(recipe), stored.digest, Stored(stored, recipe, dataset.task))
+    load = Stored(stored, recipe, dataset.task)
+    return Armed(name, repr(recipe), stored.digest, load, _reference(recipe))
+
+
+def _reference(recipe: Recipe) -> str:
+    """Who answers in the end: the wrapped classifier, or the substitute put in its place."""
+    wrapped = recipe.wraps()
+    found = wrapped.get("answered_by", wrapped.get("classifier"))
+    return found.name if found else ""
 
 
 REGISTERED = Shelf(DATASETS, ATTACKS, arm_registered)

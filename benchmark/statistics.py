@@ -27,8 +27,11 @@ PairedTest = Callable[[int, int], float]
 """(samples only the first got right, samples only the second got right) -> two-sided p-value."""
 
 
-def wilson(successes: int, n: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
+def wilson(successes: float, n: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
     """Wilson's score interval (Wilson 1927) for ``successes`` among ``n``.
+
+    A sample that was tried several times may count in part, as the share of its successes: a mean
+    of such shares varies no more than one of single tries, so the interval is on the safe side.
 
     Returns: lower and upper limit, shares in [0, 1].
 

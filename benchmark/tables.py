@@ -7,6 +7,9 @@ Reads what earlier runs kept, attacks nothing. One table per preset, seed and se
     results/<dataset>/accuracy-quick-mcnemar.csv, accuracy-quick-rejection.csv
     results/<dataset>/accuracy-quick-mcnemar-accepted-errors.csv, accuracy-quick-risk-coverage.csv,
                       -risk-coverage-curves.csv, .png, .svg      where some defense can reject
+    results/<dataset>/accuracy-quick-agreement.csv, accuracy-quick-gap.csv
+                                                where some defense contains another: a purifier
+    results/<dataset>/accuracy-quick-overpowered.csv    where the Overpowered attack was run
     results/<dataset>/accuracy-quick.tex        needs the booktabs package
     results/<dataset>/accuracy-quick-curves.csv, accuracy-quick-linf.png, accuracy-quick-linf.svg
 """
@@ -23,9 +26,12 @@ from rich.console import Console
 
 from benchmark import (
     accuracy,
+    agreement,
     curves,
     footer,
+    gap,
     groups,
+    overpowered,
     risk_figure,
     scores,
     selective,
@@ -34,6 +40,7 @@ from benchmark import (
 )
 from benchmark.accuracy import Counterpart, Layout
 from benchmark.command import command
+from benchmark.overpowered import Flags
 from benchmark.scores import Scores
 from benchmark.sheet import Sheet
 from benchmark.storage import keep
@@ -76,6 +83,7 @@ def write(
     row_by: str = "",
     counterpart: Counterpart = NO_COUNTERPART,
     pictures: Sequence[Path] = (),
+    flags: Flags | None = None,
 ) -> list[Path]:
     """Write the tables and figures of one group of records.
 
@@ -88,6 +96,7 @@ def write(
         row_by: attack field that names the rows, as in `accuracy.Layout`.
         counterpart: what is looked up among the published numbers.
         pictures: files in the folder that the Markdown shows below the table.
+        flags: pairs of the Overpowered attack that show another class.
 
     Returns: the files, the Markdown first.
 
@@ -95,17 +104,25 @@ def write(
         ValueError: the records do not belong into one table, or lack a wanted epsilon.
         OSError: a record can't be read or a file can't be written.
     """
-    read = _read(records, title, epsilons, row_by, counterpart)
+    read = _read(
+        records, title, epsilons=epsilons, row_by=row_by, counterpart=counterpart, flags=flags
+    )
     drawn = curves.write(read.scores, folder, stem, title)
     drawn += risk_figure.write(read.scores, read.layout, folder, stem, title)
     numbers = accuracy.tidy(read.scores, read.layout)
     written = {
         f"{stem}.md": _markdown(read, [*pictures, *drawn]),
-        f"{stem}.csv": _csv(numbers[[*_CSV, _COVERAGE] if read.rejections else _CSV]),
+        f"{stem}.csv": _csv(numbers[[*_CSV, _COVERAGE] if read.scores.rejecting else _CSV]),
         f"{stem}.tex": _latex(read, stem),
     }
-    if read.rejections:
+    if read.scores.rejecting:
         written[f"{stem}-rejection.csv"] = _csv(numbers[_REJECTION_CSV])
+    purified = {
+        "agreement": agreement.tidy(read.everything, read.layout),
+        "gap": gap.tidy(read.scores, read.layout),
+        "overpowered": overpowered.tidy(read.scores, read.layout, flags),
+    }
+    written |= {f"{stem}-{name}.csv": _csv(frame) for name, frame in purified.items() if len(frame)}
     for compared, name in _TESTS.items():
         if found := tuple(v for v in read.verdicts if v.compared == compared):
             written[f"{stem}-{name}.csv"] = _csv(significance.tidy(found))
@@ -121,10 +138,13 @@ def show(
     epsilons: Radii | None = None,
     row_by: str = "",
     counterpart: Counterpart = NO_COUNTERPART,
+    flags: Flags | None = None,
     console: Console | None = None,
 ) -> None:
     """Print the tables of one group of records, compactly; arguments as `write`."""
-    read = _read(records, title, epsilons, row_by, counterpart)
+    read = _read(
+        records, title, epsilons=epsilons, row_by=row_by, counterpart=counterpart, flags=flags
+    )
     out = console or Console()
     if caveat := footer.caveat(read.scores):
         out.print(caveat, style="bold yellow", markup=False, highlight=False)
@@ -165,20 +185,35 @@ def run(
 
 
 @dataclass(frozen=True)
-class _Read:
-    """Everything that is said about one group of records."""
+class _Section:
+    """A further table, and how to read it."""
 
+    heading: str
+    table: Sheet
+    note: str
+
+
+@dataclass(frozen=True)
+class _Read:
+    """Everything that is said about one group of records.
+
+    Args:
+        everything: all columns of the records.
+        scores: those of deployed defenses; a substitute's answers to purified images are in the
+            agreement table alone.
+    """
+
+    everything: Scores
     scores: Scores
     layout: Layout
     table: Sheet
-    rejections: tuple[Sheet, ...]
-    risks: tuple[Sheet, ...]
+    sections: tuple[_Section, ...]
     verdicts: tuple[significance.Verdicts, ...]
 
     @property
     def sheets(self) -> tuple[Sheet, ...]:
-        """Accuracy, and rejection and risk where some defense can reject."""
-        return (self.table, *self.rejections, *self.risks)
+        """Accuracy, then what else there is to say about some of the defenses."""
+        return (self.table, *(section.table for section in self.sections))
 
     @property
     def matrices(self) -> tuple[Sheet, ...]:
@@ -196,23 +231,51 @@ class _Read:
 def _read(
     records: Sequence[Path],
     title: str,
+    *,
     epsilons: Radii | None,
     row_by: str,
     counterpart: Counterpart,
+    flags: Flags | None,
 ) -> _Read:
-    found = scores.read(records)
+    everything = scores.read(records)
     wanted = {norm: tuple(radii) for norm, radii in (epsilons or {}).items()}
-    layout = Layout(accuracy.choose_radii(found, wanted), row_by, counterpart)
-    table = accuracy.accuracy_sheet(found, layout, title)
-    heading = f"{title}: accuracy / error / rejection, percent"
-    rejection = accuracy.rejection_sheet(found, layout, heading)
-    risk = selective.risk_sheet(found, layout, f"{title}: risk at a clean coverage, percent")
+    layout = Layout(accuracy.choose_radii(everything, wanted), row_by, counterpart)
+    found = agreement.deployed(everything)
+    sections = (
+        _Section(
+            "Published protocol and adaptive attacks, side by side",
+            gap.gap_sheet(found, layout, f"{title}: published protocol / adaptive / gap"),
+            gap.NOTE,
+        ),
+        _Section(
+            "Agreement with the bare classifier's clean prediction",
+            agreement.agreement_sheet(everything, layout, f"{title}: agreement, percent"),
+            agreement.NOTE,
+        ),
+        _Section(
+            "Overpowered attack",
+            overpowered.overpowered_sheet(found, layout, f"{title}: Overpowered attack", flags),
+            overpowered.NOTE,
+        ),
+        _Section(
+            "Accuracy / error / rejection, percent",
+            accuracy.rejection_sheet(
+                found, layout, f"{title}: accuracy / error / rejection, percent"
+            ),
+            _REFUSALS,
+        ),
+        _Section(
+            "Risk at a clean coverage",
+            selective.risk_sheet(found, layout, f"{title}: risk at a clean coverage, percent"),
+            selective.NOTE,
+        ),
+    )
     return _Read(
+        everything,
         found,
         layout,
-        table,
-        (rejection,) if found.rejecting else (),
-        (risk,) if risk.columns else (),
+        accuracy.accuracy_sheet(found, layout, title),
+        tuple(section for section in sections if section.table.columns),
         significance.verdicts(found, layout),
     )
 
@@ -221,10 +284,8 @@ def _markdown(read: _Read, pictures: Sequence[Path]) -> str:
     caveat = footer.caveat(read.scores)
     parts = [f"# {read.table.title}", f"**{caveat}**" if caveat else ""]
     parts += [sheet.markdown(read.table), LEGEND]
-    for part in read.rejections:
-        parts += ["## Accuracy / error / rejection, percent", sheet.markdown(part), _REFUSALS]
-    for part in read.risks:
-        parts += ["## Risk at a clean coverage", sheet.markdown(part), selective.NOTE]
+    for section in read.sections:
+        parts += [f"## {section.heading}", sheet.markdown(section.table), section.note]
     if read.matrices:
         parts.append("## Which differences are significant")
     for part in read.matrices:
@@ -241,7 +302,7 @@ def _latex(read: _Read, stem: str) -> str:
     facts = (footer.caveat(read.scores), footer.summary(read.scores))
     remark = " ".join(f"{fact}." for fact in facts if fact)
     first = sheet.latex(read.table, stem, remark)
-    others = (*read.rejections, *read.risks, *read.matrices)
+    others = (*read.sheets[1:], *read.matrices)
     return "\n".join(
         [first, *(sheet.latex(part, f"{stem}-{i}") for i, part in enumerate(others, start=1))]
     )

@@ -92,6 +92,20 @@ class Painter(Cautious):
         return (noise + classes.reshape(-1, 1, 1, 1)) / 2
 
 
+class Leveller(Painter):
+    """A painter whose latents are the mean pixel and what is missing to 1."""
+
+    def encode(self, x: Tensor) -> Tensor:
+        mean = x.flatten(1).mean(dim=1)
+        return torch.stack([mean, 1 - mean], dim=1)
+
+    def decode(self, z: Tensor) -> Tensor:
+        return z[:, :1].reshape(-1, 1, 1, 1).expand(-1, *TASK.shape)
+
+    def classify(self, x: Tensor) -> Tensor:
+        return self.logits(x)
+
+
 class NotANumber(Brightness):
     """Answers NaN for images whose first pixel is above a threshold."""
 
@@ -131,6 +145,13 @@ class Walk(Attack):
         sign = torch.where(y == 1, -1.0, 1.0).reshape(-1, 1, 1, 1)
         length = 1.0 if self.norm is Norm.LINF else 0.5
         return torch.stack([(x + sign * length * epsilon).clamp(0, 1) for epsilon in epsilons])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loud(Walk):
+    """A walk that is named after the noise that it would survive."""
+
+    noise_norm: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -267,6 +288,7 @@ DEFENSES: dict[str, Load] = {
     "noisy": Make(Noisy, (0.1,)),
     "cautious": Make(Cautious),
     "painter": Make(Painter),
+    "leveller": Make(Leveller),
     "nan": Make(NotANumber, (0.5,)),
     "broken": Make(Broken),
 }

@@ -8,7 +8,10 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("attacks", "benchmark", "defenses")
-NO_TORCH = ("statistics", "tables", "selective", "risk_figure", "rates", "records", "cells")
+NO_TORCH = (
+    *("statistics", "tables", "selective", "risk_figure", "rates", "records", "cells"),
+    *("agreement", "gap", "overpowered", "maps"),
+)
 
 
 def name_of(path: Path) -> str:

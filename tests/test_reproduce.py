@@ -33,7 +33,10 @@ def test_every_table_and_figure_of_the_issue_has_a_file():
         f"gmvae-{shown}-coil100" for shown in ("table-1", "figure-2", "figure-4")
     }
     gmvae |= {WHITE_BOX}
-    assert set(NAMES) == eabs | gmvae | {f"gmvae-figure-{number}" for number in (3, 4, 5)}
+    gmvae |= {f"gmvae-figure-{number}" for number in (3, 4, 5)}
+    mad = {f"mad-vae-table-{table}" for table in ("1", "2", "2-transfer", "3")}
+    mad |= {f"mad-vae-figure-{number}" for number in range(1, 14)}
+    assert set(NAMES) == eabs | gmvae | mad
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -41,14 +44,17 @@ def test_every_table_and_figure_of_the_issue_has_a_file():
 def test_every_artefact_names_only_what_is_registered(name, preset):
     wanted = artefact.load(name)
     assert wanted.dataset in DATASETS
-    assert set(wanted.defenses) <= set(DEFENSES)
+    assert {catalog.base_name(spec) for spec in wanted.defenses} <= set(DEFENSES)
+    for spec in wanted.defenses:
+        catalog.recipe_for(spec, PRESETS[preset], wanted.dataset)
     channels = DATASETS[wanted.dataset].task.shape[0]
     for spec in wanted.attacks_at(preset):
         _, attack = catalog.parse_attack(spec, PRESETS[preset], channels)
         assert str(attack.norm) in wanted.epsilons
 
 
-PRINTED = [name for name in NAMES if "figure" not in name and name != WHITE_BOX]
+UNPRINTED = ("figure", "mad-vae", WHITE_BOX)
+PRINTED = [name for name in NAMES if not any(part in name for part in UNPRINTED)]
 
 
 @pytest.mark.parametrize("name", PRINTED)
@@ -71,6 +77,44 @@ def test_every_published_table_finds_its_numbers(name):
                 preferred=made.counterpart.table,
             )
             assert len(numbers) == 1, (defense, spec)
+
+
+@pytest.mark.parametrize("preset", list(PRESETS))
+@pytest.mark.parametrize(("name", "oblivious"), [("mad-vae-table-1", 6), ("mad-vae-table-2", 1)])
+def test_every_published_agreement_is_found_at_every_preset(name, oblivious, preset):
+    made = _prepare(name, preset)
+    specs = [spec for spec in made.plan.attacks if spec.endswith("@classifier")]
+    assert len(specs) == oblivious
+    for defense in made.plan.defenses:
+        for spec in specs:
+            label, attack = catalog.parse_attack(spec, PRESETS[preset], 1)
+            numbers = published.lookup(
+                dataset="mnist",
+                defense=defense,
+                attack=made.counterpart.attacks[label],
+                surrogate="classifier",
+                norm=str(attack.norm),
+                epsilon=made.plan.epsilons[attack.norm][-1],
+                metric="agreement",
+                preferred=made.counterpart.table,
+            )
+            assert len(numbers) == 1, (defense, spec)
+
+
+def test_every_published_overpowered_accuracy_is_found():
+    made = _prepare("mad-vae-table-3")
+    for defense in made.plan.defenses:
+        for metric in (published.MEAN_ACCURACY, published.ORIGINAL_ACCURACY):
+            query = {"dataset": "mnist", "defense": defense, "metric": metric}
+            query |= {"attack": "overpowered-unrestricted", "norm": "unrestricted"}
+            assert len(published.lookup(**query, epsilon=float("inf"))) == 1
+
+
+def test_fields_that_make_another_attack_survive_every_preset():
+    wanted = artefact.load("mad-vae-table-1")
+    assert "cw-l2[confidence=10]@classifier" in wanted.attacks_at("quick")
+    assert "pgd-linf@classifier" in wanted.attacks_at("quick")
+    assert set(wanted.attacks_at("paper")) == set(wanted.attacks)
 
 
 @pytest.mark.parametrize("name", ["gmvae-table-1", "gmvae-table-1-svhn", "gmvae-table-1-coil100"])
@@ -252,6 +296,8 @@ def test_an_attack_without_a_ball_has_an_infinite_radius():
         ('"3/2"', '"big"', "epsilon must be like 0.3, 8/255 or inf, got 'big'"),
         ("samples = 10", 'samples = 10\nrow_by = "steps"', "must name 'steps', got 'ddn'"),
         ("samples = 10", "samples =", "must be TOML"),
+        ('"table"', '"map"', "shows of artefact name must be some of inputs, .*, got none"),
+        ("samples = 10", 'shows = ["inputs"]\nsamples = 10', "absent for other kinds"),
     ],
 )
 def test_a_wrong_artefact_file_is_explained(before, after, sentence):
