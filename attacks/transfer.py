@@ -47,7 +47,9 @@ class Transfer(Attack):
         return replace(self, trained=trained)
 
     def needs(self, defense: Defense) -> str | None:
-        """No view: a target that is not asked shows none."""
+        """A trained source, and no view: a target that is not asked shows none."""
+        if self.trained is None:
+            return f"nobody handed over a trained {self.source!r} to make candidates on"
         if self.view.surrogate is None:
             return None
         return f"transfer asks nothing of the defense, so it has no use for {self.view.surrogate!r}"

@@ -201,7 +201,7 @@ PRESETS: dict[str, Preset] = {
             "mim-linf": {"eot": 1},
             "rand-fgsm": {"eot": 1},
             "single-pixel": {"eot": 1},
-            # 50 images of MNIST's size in a minute on two cores; more broke no more on digits.
+            # 50 images of MNIST's size in a minute on two cores; more broke no more of digits.
             **_each(_OVERPOWERED, steps=100, starts=5, noise_samples=4),
             "latent-descent": {"coarse_steps": 20, "binary_steps": 8},
             **_each(_THRESHOLD_DESCENTS, steps=100, rate=0.05, patience=20),

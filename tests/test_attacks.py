@@ -338,13 +338,21 @@ def test_overpowered_attacks_name_what_a_defense_lacks():
     )
 
 
+def test_transfer_names_the_source_that_nobody_handed_over():
+    assert tiny("transfer-fgsm").needs(Linear(*random_linear())) is None
+    assert "'cnn'" in ATTACKS["transfer-fgsm"].needs(Linear(*random_linear()))
+
+
 @pytest.mark.parametrize("name", ["overpowered-l2", "transfer-fgsm"])
 def test_an_attack_without_use_for_a_view_says_so(name):
-    attack = dataclasses.replace(ATTACKS[name], view=View(surrogate="classifier"))
+    attack = dataclasses.replace(tiny(name), view=View(surrogate="classifier"))
     assert "'classifier'" in attack.needs(Decoding(*random_linear()))
+
+
+_PARTICULAR = ("latent", "overpowered", "threshold", "fooling", "refusal", "transfer")
 
 
 def test_other_attacks_need_nothing():
     for name, attack in ATTACKS.items():
-        if not name.startswith(("latent", "overpowered", "threshold", "fooling", "refusal")):
+        if not name.startswith(_PARTICULAR):
             assert attack.needs(Linear(*random_linear())) is None
