@@ -373,9 +373,10 @@ def test_refusal_climbs_each_score_where_the_largest_leads_to_a_summit_too_low()
     defense = Mixture(gain=4.0, variance=0.01, tau_enc=4.0, tau_dec=1.0)
     with torch.no_grad():
         along = (defense.means[0] - 1 / 4) / defense.gain @ defense.rows
-        across = torch.randn(16, generator=generator(1))
+        across = torch.randn(16, generator=generator(1)).sign()  # so that no pixel leaves the box
         across = across - defense.rows.T @ (defense.rows @ across)
         x = (0.5 + along + 0.8**0.5 * across / across.norm()).reshape(1, 1, 4, 4)
+    assert ((x >= 0) & (x <= 1)).all()
     y, epsilon = torch.tensor([0]), torch.tensor([0.09])
     assert not defense.decide(x, generator(0)).rejected.any()
     attack = attack_of("refusal-l2", restarts=1)
