@@ -190,7 +190,7 @@ class Generates(Protocol):
 
 @runtime_checkable
 class Decodes(Protocol):
-    """A defense whose answer is a classifier's on what a decoder G makes of a latent.
+    """A defense with a decoder G, whose latents an attack may search instead of images.
 
     Latent attacks need it (Jalal et al. 2017, the Overpowered attack). All three are
     differentiable and deterministic.
@@ -205,7 +205,7 @@ class Decodes(Protocol):
         ...
 
     def classify(self, x: Tensor) -> Tensor:
-        """Logits (N, K) of the bare classifier on images (N, C, H, W) as the decoder makes them."""
+        """Logits (N, K) of images (N, C, H, W) that the decoder made, without what defends them."""
         ...
 
 

@@ -14,7 +14,7 @@ from benchmark import catalog
 from benchmark.datasets import DATASETS
 from benchmark.presets import PRESETS
 from defenses import DEFENSES
-from defenses.base import UNLABELLED, Explains, Generates, Task, Thresholded
+from defenses.base import UNLABELLED, Decodes, Explains, Generates, Task, Thresholded
 from defenses.gmvae import GMVAE, GaussianMixtureVAE
 from defenses.gmvae.networks import LAYERS, Decoder, Encoder
 from defenses.gmvae.recipe import GMVAELearner
@@ -301,6 +301,16 @@ def test_explanation_is_what_the_decoder_threshold_compares(measured: GMVAE) -> 
     scores = measured.decide(x, generator(0)).scores["decoder"]
     _, tau_dec = measured.rejection.thresholds()
     torch.testing.assert_close(errors / tau_dec, scores)
+
+
+def test_latent_attacks_search_the_decoder_and_ask_for_classes_without_thresholds(
+    measured: GMVAE,
+) -> None:
+    assert isinstance(measured, Decodes)
+    x, before = images(5), measured.cost.decoder
+    assert torch.equal(measured.decode(measured.encode(x)), measured.explain(x, generator(0)))
+    assert torch.equal(measured.classify(x), measured.decide(x, generator(0)).logits)
+    assert measured.cost.decoder - before == 5
 
 
 def test_generated_images_are_decoded_means_with_noise_of_the_fixed_variance() -> None:

@@ -98,6 +98,21 @@ class GMVAE(Defense):
         explained: Tensor = self.decoder(self.encoder(x))
         return explained
 
+    def encode(self, x: Tensor) -> Tensor:
+        """See `Decodes.encode`: f(x)."""
+        z: Tensor = self.encoder(x)
+        return z
+
+    def decode(self, z: Tensor) -> Tensor:
+        """See `Decodes.decode`: g(z), counted."""
+        self.cost.decoder += len(z)
+        image: Tensor = self.decoder(z)
+        return image
+
+    def classify(self, x: Tensor) -> Tensor:
+        """See `Decodes.classify`: the logits without thresholds."""
+        return self.logits(self.encoder(x))
+
     @torch.no_grad()
     def generate(self, classes: Tensor, rng: Generator) -> Tensor:
         """See `Generates.generate`: g(mu_k + e), e of the fixed variance."""
