@@ -24,8 +24,8 @@ class Overpowered(FixedEpsilonAttack):
     whose best iterate leads most by the deployed defense's own answer C(G(E(G(z')))).
 
     In L2 the budget is the epsilon and every candidate is inside it. Unrestricted, as MAD-VAE
-    tabulates it (Table 3), the budget is in the Lagrangian only: where no iterate inside evades
-    under noise, the last one counts, however far it is.
+    tabulates it (Table 3), the budget is in the Lagrangian only: each start's last iterate is a
+    candidate too, however far it is.
 
     Args:
         budget: radius of the unrestricted search in L2 (MAD-VAE's code: 4); in L2 the epsilon
@@ -87,9 +87,10 @@ class Overpowered(FixedEpsilonAttack):
             keys=x[rows],
         )
         found = self._search().run(defense, problems, child(rng, "search"))
-        inside = found.leads > (-torch.inf if limited else 0)
-        elsewhere = x[rows] if limited else found.last[:, 0]
-        points = torch.where(inside.reshape(-1, 1, 1, 1), found.images[:, 0], elsewhere)
+        inside = (found.leads > -torch.inf).reshape(-1, 1, 1, 1)
+        points = torch.where(inside, found.images[:, 0], x[rows])
+        if not limited:
+            points, rows = torch.cat([points, found.last[:, 0]]), rows.repeat(2)
         points = self.norm.project(x[rows], points, epsilon[rows])
         answers = child(rng, "answer")
         leads = torch.cat(
@@ -98,8 +99,8 @@ class Overpowered(FixedEpsilonAttack):
                 for some in torch.arange(len(rows), device=x.device).split(self.chunk)
             ]
         )
-        best = leads.reshape(self.starts, -1).argmax(dim=0)
-        return points.reshape(self.starts, *x.shape)[best, rows[: len(x)]]
+        best = leads.reshape(-1, len(x)).argmax(dim=0)
+        return points.reshape(-1, *x.shape)[best, rows[: len(x)]]
 
     @torch.no_grad()
     def _latents(self, defense: Decodes, x: Tensor, rng: Generator) -> Tensor:
