@@ -149,9 +149,9 @@ class Scores:
         return found[0] if len(found) == 1 else None
 
     def radii(self, norm: str) -> tuple[float, ...]:
-        """Epsilons in the records, ascending."""
-        found = self.outcomes.loc[self.outcomes["norm"] == norm, "epsilon"].unique()
-        return tuple(sorted(float(epsilon) for epsilon in found))
+        """Epsilons that were asked for, ascending; also where no attack applied."""
+        asked = {float(e) for m in self.metadata if m["norm"] == norm for e in m["epsilons"]}
+        return tuple(sorted(asked))
 
     def clean(self, defense: str) -> Score:
         """Accuracy without an attack."""

@@ -148,6 +148,14 @@ def test_a_run_prints_its_table_and_names_its_files(capsys, tmp_path):
     assert "attacks: 8/8" in printed.err
 
 
+@pytest.mark.parametrize("attack", ["overpowered-l2", "overpowered-unrestricted"])
+def test_a_norm_without_an_applicable_attack_keeps_its_rows_and_says_why(capsys, tmp_path, attack):
+    assert run.main([*SMOKE, "--attack", attack, "--results", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert re.search(rf"{attack} +n/a", printed)
+    assert "FeedForward has no decoder" in printed
+
+
 def test_the_list_names_everything_without_running(capsys):
     assert run.main(["--list"]) == 0
     printed = capsys.readouterr().out
