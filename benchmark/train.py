@@ -12,7 +12,6 @@ import torch
 import typer
 from torch import Generator, Tensor, nn
 
-from attacks.fixed_epsilon import FixedEpsilonAttack
 from benchmark import catalog, checkpoint, pairs, weights
 from benchmark.catalog import lookup, parse_attack
 from benchmark.command import command
@@ -208,12 +207,12 @@ class _Training:
             return None
         channels = self.dataset.task.shape[0]
         _, attack = parse_attack(self.recipe.inner_attack, PRESETS["paper"], channels)
-        if not isinstance(attack, FixedEpsilonAttack):
+        if not isinstance(attack, InnerAttack):
             raise ValueError(
-                f"inner_attack must have a fixed epsilon, got {self.recipe.inner_attack!r}; "
-                "use one such as 'pgd-linf'"
+                f"inner_attack must be one that can run during training, got "
+                f"{self.recipe.inner_attack!r}; use one such as 'pgd-linf'"
             )
-        return attack.during_training
+        return attack
 
     def _check(self, losses: dict[str, Tensor], epoch: int) -> None:
         for name, value in losses.items():

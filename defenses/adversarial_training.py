@@ -5,7 +5,7 @@ from typing import Literal, final
 
 from torch import Generator, Tensor
 
-from defenses.base import Defense, InnerAttack, Learner, Perturb, Task
+from defenses.base import Defense, InnerAttack, Learner, Perturb, Perturbs, Task
 from defenses.cnn import CrossEntropy, PlainNetwork, network_of
 
 
@@ -33,9 +33,12 @@ class AdversarialTraining(PlainNetwork):
 
     def learner(self, defense: Defense, task: Task, attack: InnerAttack | None) -> Learner:
         """Cross-entropy on adversarial images only (no noise: E-ABS, section 4.1)."""
-        if attack is None:
-            raise ValueError("attack must be given for adversarial training, got None")
-        augment = _Attacked(defense, attack(self.epsilon(task)))
+        if not isinstance(attack, Perturbs):
+            raise ValueError(
+                f"inner_attack must have a fixed epsilon, got {self.inner_attack!r}; "
+                "use one such as 'pgd-linf'"
+            )
+        augment = _Attacked(defense, attack.during_training(self.epsilon(task)))
         return CrossEntropy(network_of(defense), self.learning_rate, augment)
 
 

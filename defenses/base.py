@@ -93,7 +93,7 @@ class Defense(nn.Module, ABC):
     Attributes:
         num_classes: K.
         stochastic: two generators may give two answers; a contract test verifies the claim.
-        can_reject: some decisions may be refused.
+        can_reject: some decisions may be refused (without it, only where an inference failed).
         surrogate_names: names of differentiable views, strongest first; the first is the default.
         cost: forward, backward and decoder calls so far.
     """
@@ -192,8 +192,8 @@ class Generates(Protocol):
 class Decodes(Protocol):
     """A defense with a decoder G, whose latents an attack may search instead of images.
 
-    Latent attacks need it (Jalal et al. 2017, the Overpowered attack). All three are
-    differentiable and deterministic.
+    Latent attacks need it (Jalal et al. 2017, the Overpowered attack). All three are deterministic,
+    the last two differentiable.
     """
 
     def encode(self, x: Tensor) -> Tensor:
@@ -250,6 +250,18 @@ def never_rejects(x: Tensor) -> Tensor:
     return torch.full((len(x),), -torch.inf, device=x.device, dtype=x.dtype)
 
 
+def log_margin(scores: Mapping[str, Tensor]) -> Tensor:
+    """The rejection margin (N,): the logarithm of the largest score, 0 at the threshold.
+
+    Scores may span many orders of magnitude on the way from one class to another; their logarithm
+    stays comparable with the logits.
+    """
+    return torch.stack(list(scores.values())).amax(dim=0).clamp_min(_LEAST_SCORE).log()
+
+
+_LEAST_SCORE = 1e-6
+
+
 def accepts_all(logits: Tensor) -> Decision:
     """The decision of a defense that cannot reject."""
     return Decision(logits, torch.zeros(len(logits), dtype=torch.bool, device=logits.device))
@@ -258,8 +270,27 @@ def accepts_all(logits: Tensor) -> Decision:
 Perturb = Callable[[Defense, Tensor, Tensor, Generator], Tensor]
 """An attack during training: (defense, x, y, rng) -> perturbed x of the same shape."""
 
-InnerAttack = Callable[[float], Perturb]
-"""An attack that waits for its epsilon."""
+
+@runtime_checkable
+class Perturbs(Protocol):
+    """An attack that can be the inner maximisation of adversarial training."""
+
+    def during_training(self, epsilon: float) -> Perturb:
+        """One run in a ball."""
+        ...
+
+
+@runtime_checkable
+class FindsPairs(Protocol):
+    """An attack on a decoder's latents, for training against pairs of images of its making."""
+
+    def pairs(self, defense: Decodes, starts: Tensor, rng: Generator) -> tuple[Tensor, Tensor]:
+        """Latents z and z' (n, d) each, from ``starts`` (n, d), that are classified apart."""
+        ...
+
+
+InnerAttack = Perturbs | FindsPairs
+"""What `Recipe.inner_attack` names."""
 
 UNLABELLED = -1
 """The label of a training image whose class the learner may not see."""

@@ -6,7 +6,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional
 
-from defenses.base import Decision, Defense, Surrogate, Task, Terms, never_rejects
+from defenses.base import Decision, Defense, Surrogate, Task, Terms, log_margin, never_rejects
 from defenses.gmvae.networks import Decoder, Encoder
 from defenses.gmvae.rejection import Rejection, require_coverage
 from defenses.memory_format import channels_last
@@ -137,7 +137,7 @@ class GMVAE(Defense):
     def _end_to_end(self, x: Tensor) -> tuple[Tensor, Tensor]:
         z = self.encoder(x)
         logits = self.logits(z)
-        return logits, margin(self.scores(x, z, logits.argmax(dim=1)))
+        return logits, log_margin(self.scores(x, z, logits.argmax(dim=1)))
 
     def _encoder_alone(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return self.logits(self.encoder(x)), never_rejects(x)
@@ -146,15 +146,3 @@ class GMVAE(Defense):
 def refused(scores: dict[str, Tensor]) -> Tensor:
     """(N,) bool: some score is above 1, or not a number."""
     return ~(torch.stack(list(scores.values())) <= 1).all(dim=0)
-
-
-def margin(scores: dict[str, Tensor]) -> Tensor:
-    """The rejection margin (N,): the logarithm of the largest score, 0 at the threshold.
-
-    The scores span many orders of magnitude on the way from one class to another; their logarithm
-    stays comparable with the logits.
-    """
-    return torch.stack(list(scores.values())).amax(dim=0).clamp_min(_LEAST_SCORE).log()
-
-
-_LEAST_SCORE = 1e-6

@@ -8,8 +8,18 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional
 
-from defenses.base import Decision, Defense, InnerAttack, Learner, Recipe, Surrogate, Task, Terms
-from defenses.gmvae.classifier import GMVAE, margin, refused
+from defenses.base import (
+    Decision,
+    Defense,
+    InnerAttack,
+    Learner,
+    Recipe,
+    Surrogate,
+    Task,
+    Terms,
+    log_margin,
+)
+from defenses.gmvae.classifier import GMVAE, refused
 from defenses.gmvae.recipe import GaussianMixtureVAE
 from defenses.gmvae.rejection import require_coverage
 
@@ -151,7 +161,7 @@ class _FixedLatents:
             return logits, margins
         z = self._latents(x.detach(), rows)
         found, scores = self.defense.answers(x[rows], z)
-        again = margin(scores)
+        again = log_margin(scores)
         if not self.defense.refuses_fooling:
             again = torch.full_like(again, -torch.inf)
         return logits.index_copy(0, rows, found), margins.index_copy(0, rows, again)
