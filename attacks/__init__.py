@@ -18,6 +18,7 @@ from attacks.from_foolbox import (
 )
 from attacks.latent_descent import LatentDescent
 from attacks.overpowered import Overpowered
+from attacks.overpowered_pairs import OverpoweredPairs
 from attacks.refusal import Refusal
 from attacks.single_pixel import SinglePixel
 from attacks.threat import Norm
@@ -47,6 +48,7 @@ ATTACKS: dict[str, Attack] = {
     "transfer-fgsm": Transfer(norm=Norm.LINF, crafting=FGSM(norm=Norm.LINF)),
     "overpowered-l2": Overpowered(norm=Norm.L2),
     "overpowered-unrestricted": Overpowered(norm=Norm.UNRESTRICTED),
+    "overpowered-pairs": OverpoweredPairs(),
     "latent-descent": LatentDescent(coarse_steps=51, binary_steps=10),
     "threshold-aware-l2": ThresholdAware(),
     "threshold-aware-printed-l2": ThresholdAware(metric=Metric.PRINTED),

@@ -179,6 +179,23 @@ class LatentSearch:
         return images[:, :, None] + self.noise_norm * directions[:, None]
 
 
+@torch.no_grad()
+def near_encodings(
+    defense: Decodes, x: Tensor, starts: int, spread: float, *, chunk: int, rng: Generator
+) -> Tensor:
+    """Latents (starts * N, d) around those of images (N, C, H, W), a block of all images each.
+
+    Args:
+        starts: blocks; the first is E(x) itself.
+        spread: standard deviation of the others around it.
+        chunk: images encoded at once.
+    """
+    encoded = torch.cat([defense.encode(part) for part in x.split(chunk)])
+    offsets = noise_like_rows(rng, x, (starts, *encoded.shape[1:]))
+    offsets[:, 0] = 0
+    return (encoded + spread * offsets.transpose(0, 1)).flatten(0, 1)
+
+
 def ascended(multipliers: Tensor, excess: Tensor, rate: float) -> Tensor:
     """[lambda + rate * excess]_+ (P,)."""
     return (multipliers + rate * excess).clamp_min(0)

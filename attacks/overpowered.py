@@ -8,10 +8,10 @@ from torch import Generator, Tensor
 
 from attacks.evasion import evasion_lead
 from attacks.fixed_epsilon import FixedEpsilonAttack
-from attacks.latent_search import LatentProblems, LatentSearch
+from attacks.latent_search import LatentProblems, LatentSearch, near_encodings
 from attacks.threat import Norm
 from defenses.base import Decodes, Defense
-from defenses.randomness import child, noise_like_rows
+from defenses.randomness import child
 
 
 @final
@@ -80,7 +80,9 @@ class Overpowered(FixedEpsilonAttack):
         limited = self.norm is Norm.L2
         rows = torch.arange(len(x), device=x.device).repeat(self.starts)
         problems = LatentProblems(
-            starts=self._latents(defense, x, child(rng, "starts"))[:, None],
+            starts=near_encodings(
+                defense, x, self.starts, self.spread, chunk=self.chunk, rng=child(rng, "starts")
+            )[:, None],
             anchors=x[rows],
             classes=y[rows],
             radii=(epsilon if limited else torch.full_like(epsilon, self.budget))[rows],
@@ -101,14 +103,6 @@ class Overpowered(FixedEpsilonAttack):
         )
         best = leads.reshape(-1, len(x)).argmax(dim=0)
         return points.reshape(-1, *x.shape)[best, rows[: len(x)]]
-
-    @torch.no_grad()
-    def _latents(self, defense: Decodes, x: Tensor, rng: Generator) -> Tensor:
-        """(starts * N, d): one block of all images after the other."""
-        encoded = torch.cat([defense.encode(part) for part in x.split(self.chunk)])
-        offsets = noise_like_rows(rng, x, (self.starts, *encoded.shape[1:]))
-        offsets[:, 0] = 0
-        return (encoded + self.spread * offsets.transpose(0, 1)).flatten(0, 1)
 
     def _search(self) -> LatentSearch:
         return LatentSearch(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from attacks import ATTACKS
 from attacks.evasion import evades, evasion_lead
-from attacks.latent_search import Found, LatentProblems, LatentSearch, ascended
+from attacks.latent_search import Found, LatentProblems, LatentSearch, ascended, near_encodings
 from attacks.threat import Norm
 from defenses.randomness import generator
 from tests.linear import Decoding, images, labels, random_linear
@@ -239,11 +239,13 @@ def test_noise_has_its_length_is_fresh_at_each_step_and_an_images_own():
 def test_the_first_start_is_the_encoding_and_the_others_lie_around_it():
     defense = decoding()
     x = images(3)
-    attack = replace(ATTACKS["overpowered-l2"], starts=400, spread=0.2)
-    starts = attack._latents(defense, x, generator(0)).unflatten(0, (400, 3))
+    starts = near_encodings(defense, x, 400, 0.2, chunk=250, rng=generator(0)).unflatten(
+        0, (400, 3)
+    )
     assert torch.equal(starts[0], defense.encode(x))
     assert (starts[1:] - starts[0]).std().item() == pytest.approx(0.2, rel=0.05)
-    assert torch.equal(attack._latents(defense, x[2:], generator(0)), starts[:, 2])
+    alone = near_encodings(defense, x[2:], 400, 0.2, chunk=250, rng=generator(0))
+    assert torch.equal(alone, starts[:, 2])
 
 
 def test_of_an_images_starts_the_deployed_defenses_answer_chooses():

@@ -34,7 +34,9 @@ def inverting(model: GenerativeModel | None = None, **changes: Any) -> Inverting
         "eta": None,
         "views": Views(damping=0.0),
     }
-    defense = Inverting(classifier(), LinearModel() if model is None else model, **{**settings, **changes})
+    defense = Inverting(
+        classifier(), LinearModel() if model is None else model, **{**settings, **changes}
+    )
     return defense.eval().requires_grad_(False)
 
 
@@ -186,9 +188,7 @@ def test_unrolled_steps_meet_those_of_the_inversion_and_finite_differences(
 
 def test_unrolling_a_whole_inversion_approaches_the_exact_gradient() -> None:
     inversion = Inversion(steps=400, descent=Momentum(rate=4.0, momentum=0.5, drop=1.0))
-    defense = inverting(
-        inversion=inversion, views=Views(unrolled_steps=400), restarts=1
-    )
+    defense = inverting(inversion=inversion, views=Views(unrolled_steps=400), restarts=1)
     x = images(3).requires_grad_()
     logits, _ = defense.surrogate("unrolled", generator(0))(x)
     (found,) = torch.autograd.grad(logits[:, 0].sum(), x)

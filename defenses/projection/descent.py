@@ -25,9 +25,7 @@ class Descent(Protocol):
         """The memory of rows shaped as ``like`` (N, ...) that have not moved yet."""
         ...
 
-    def step(
-        self, state: State, gradient: Tensor, number: int, steps: int
-    ) -> tuple[State, Tensor]:
+    def step(self, state: State, gradient: Tensor, number: int, steps: int) -> tuple[State, Tensor]:
         """The memory afterwards, and what to subtract.
 
         Args:
@@ -59,9 +57,7 @@ class Adam:
         """Two moments of zero."""
         return torch.zeros_like(like), torch.zeros_like(like)
 
-    def step(
-        self, state: State, gradient: Tensor, number: int, steps: int
-    ) -> tuple[State, Tensor]:
+    def step(self, state: State, gradient: Tensor, number: int, steps: int) -> tuple[State, Tensor]:
         """See `Descent.step`."""
         first = torch.lerp(state[0], gradient, 1 - _BETAS[0])
         second = torch.lerp(state[1], gradient.square(), 1 - _BETAS[1])
@@ -102,9 +98,7 @@ class Momentum:
         """A velocity of zero."""
         return (torch.zeros_like(like),)
 
-    def step(
-        self, state: State, gradient: Tensor, number: int, steps: int
-    ) -> tuple[State, Tensor]:
+    def step(self, state: State, gradient: Tensor, number: int, steps: int) -> tuple[State, Tensor]:
         """See `Descent.step`."""
         velocity = self.momentum * state[0] + gradient
         late = number > math.ceil(self.drop_after * steps)

@@ -6,7 +6,7 @@ shorter the more images it is given (SPEC 1.5).
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -53,7 +53,7 @@ class Inversion:
     """
 
     steps: int = 2000
-    descent: Descent = Adam()
+    descent: Descent = field(default_factory=Adam)
     tolerance: float = 1e-3
     patience: int = 100
 

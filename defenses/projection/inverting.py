@@ -205,9 +205,7 @@ def identity(defense: Inverting, x: Tensor, found: Found, steps: int) -> Tensor:
 
 def unrolled(defense: Inverting, x: Tensor, found: Found, steps: int) -> Tensor:
     """G(z) after the inversion's last steps, see `Unrolling`."""
-    ending = Unrolling(
-        defense.inversion.descent, steps + 1, steps + defense.views.unrolled_steps
-    )
+    ending = Unrolling(defense.inversion.descent, steps + 1, steps + defense.views.unrolled_steps)
     z = ending.run(defense.generator, x, found.last, found.state)
     defense.cost.decoder += len(x) * defense.views.unrolled_steps
     return defense.decode(z)

@@ -6,7 +6,7 @@ from typing import final
 import torch
 from torch import Generator, Tensor
 
-from defenses.base import Decision, Defense, Surrogate, accepts_all
+from defenses.base import Decision, Defense, Surrogate
 from defenses.projection.generator import EncodingModel, GenerativeModel
 from defenses.randomness import generator
 

@@ -50,7 +50,8 @@ class Tangent:
     def __call__(self, change: Tensor) -> Tensor:
         """The projection's change (N, C, H, W) for a change of the images; differentiable."""
         along = self._columns.mT @ change.flatten(1)[..., None]
-        return (self._columns @ (self._inverse @ along)).reshape(change.shape)
+        moved: Tensor = self._columns @ (self._inverse @ along)
+        return moved.reshape(change.shape)
 
 
 _TINY = 1e-12
