@@ -102,6 +102,7 @@ PRESETS: dict[str, Preset] = {
                 "pairs_per_attack": 32,
             },
             **_each(_SUBSTITUTES, epochs=1),
+            "inc_classifier": {"epochs": 1},
         },
         by_dataset=_OBJECTS,
         attacks={
@@ -170,6 +171,13 @@ PRESETS: dict[str, Preset] = {
                 "pairs_per_attack": 3000,
             },
             **_each(_SUBSTITUTES, epochs=2, batch_size=128, least_updates=500),
+            "inc_classifier": {
+                "epochs": 3,
+                "batch_size": 128,
+                "learning_rate": 1e-3,
+                "halve_every": 1,
+                "least_updates": 1000,
+            },
         },
         by_dataset={
             **_OBJECTS,

@@ -5,6 +5,7 @@ from defenses.base import Recipe, Wrapped
 from defenses.cnn import CNN
 from defenses.gmvae import GaussianMixtureVAE, Reclassification
 from defenses.magnet import MagNet
+from defenses.projection.classifiers import ManifoldClassifier
 from defenses.purification import DEFENSE_VAE_PAIRS, Purification
 from defenses.purification.learner import Reduction
 from defenses.purification.networks import Spread
@@ -23,6 +24,10 @@ _GMVAE = GaussianMixtureVAE(
     summary="a VAE with a Gaussian per class that rejects by distance and reconstruction"
 )
 _MAGNET = Wrapped("magnet", MagNet(summary="undefended: the classifier that MAD-VAE protects"))
+_INC_CLASSIFIER = Wrapped(
+    "inc_classifier",
+    ManifoldClassifier(summary="undefended: the classifier that Invert-and-Classify protects"),
+)
 
 DEFENSES: dict[str, Recipe] = {
     "cnn": CNN(summary="undefended: E-ABS's encoder and a linear layer", epochs=500),
@@ -141,6 +146,7 @@ DEFENSES: dict[str, Recipe] = {
         proximity=0.01,
         distance=1e-5,
     ),
+    "inc_classifier": _INC_CLASSIFIER.recipe,
     **{
         f"substitute_{letter.lower()}": Substitute(
             summary=f"network {letter} of MAD-VAE's Table 6, trained on MagNet's answers",
