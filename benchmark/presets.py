@@ -67,6 +67,8 @@ _THRESHOLD_DESCENTS = (
 _OVERPOWERED = ("overpowered-l2", "overpowered-unrestricted")
 _ADVERSARIAL = ("adv_linf", "adv_l2")
 
+_SHORT_INVERSION = {"steps": 5, "refine_steps": 2, "unrolled_steps": 2}
+
 
 def _each(names: tuple[str, ...], **overrides: Any) -> Overrides:
     """The same fields for several entries."""
@@ -103,6 +105,13 @@ PRESETS: dict[str, Preset] = {
             },
             **_each(_SUBSTITUTES, epochs=1),
             "inc_classifier": {"epochs": 1},
+            "inc": {"epochs": 1, **_SHORT_INVERSION},
+            "inc_overpowered_training": {
+                "epochs": 1,
+                "inner_attack": "overpowered-pairs[steps=3]",
+                "pairs": 4,
+                **_SHORT_INVERSION,
+            },
         },
         by_dataset=_OBJECTS,
         attacks={
@@ -121,6 +130,7 @@ PRESETS: dict[str, Preset] = {
             "rand-fgsm": {"eot": 1},
             "single-pixel": {"max_pixels": 4, "abreast": 4, "eot": 1},
             **_each(_OVERPOWERED, steps=3, starts=2, noise_samples=2),
+            "overpowered-pairs": {"steps": 3, "starts": 2, "asks": 2},
             "latent-descent": {"coarse_steps": 5, "binary_steps": 2},
             **_each(_THRESHOLD_DESCENTS, steps=3),
             "threshold-hinge-linf": {"steps": 3},

@@ -6,6 +6,8 @@ from defenses.cnn import CNN
 from defenses.gmvae import GaussianMixtureVAE, Reclassification
 from defenses.magnet import MagNet
 from defenses.projection.classifiers import ManifoldClassifier
+from defenses.projection.recipe import AutoencodeAndClassify, InvertAndClassify
+from defenses.projection.robust_training import OverpoweredTraining
 from defenses.purification import DEFENSE_VAE_PAIRS, Purification
 from defenses.purification.learner import Reduction
 from defenses.purification.networks import Spread
@@ -146,7 +148,6 @@ DEFENSES: dict[str, Recipe] = {
         proximity=0.01,
         distance=1e-5,
     ),
-    "inc_classifier": _INC_CLASSIFIER.recipe,
     **{
         f"substitute_{letter.lower()}": Substitute(
             summary=f"network {letter} of MAD-VAE's Table 6, trained on MagNet's answers",
@@ -155,4 +156,19 @@ DEFENSES: dict[str, Recipe] = {
         )
         for letter in TABLE_6
     },
+    "inc_classifier": _INC_CLASSIFIER.recipe,
+    "inc": InvertAndClassify(
+        summary="Invert-and-Classify: onto a generator's range by descent, then the classifier",
+        classifier=_INC_CLASSIFIER,
+        epochs=75,
+        batch_size=100,
+    ),
+    "inc_overpowered_training": OverpoweredTraining(
+        summary="Invert-and-Classify whose classifier was trained against the Overpowered attack",
+        classifier=_INC_CLASSIFIER,
+    ),
+    "autoencode_classify": AutoencodeAndClassify(
+        summary="the encoder of Invert-and-Classify's generator in place of the descent",
+        classifier=_INC_CLASSIFIER,
+    ),
 }

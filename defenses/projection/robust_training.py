@@ -9,12 +9,7 @@ from torch.nn import functional
 
 from defenses.base import Defense, FindsPairs, InnerAttack, Learner, Task
 from defenses.projection.inverting import Inverting
-
-
-class InvertingRecipe:
-    pass
-
-
+from defenses.projection.recipe import InvertingRecipe
 from defenses.randomness import child, generator
 
 
