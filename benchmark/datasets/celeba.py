@@ -2,9 +2,11 @@
 
 Of the 178x218 photographs a box is cut out and resized bilinearly to 64x64 RGB; Pillow's filter
 widens with the reduction, so every pixel of the box counts. The box is a field of the source: by
-default the central 128x128 pixels. (The robust-manifold paper puts the corner of its 128x128 box
-"at coordinate (50, 25)" without saying which of the two is the row; read as row 50, it lies five
-pixels below ours.)
+default the robust-manifold paper's (Jalal et al. 2017, section 4.1), 128x128 pixels with the upper
+left corner "at coordinate (50, 25)". The paper does not say which of the two is the row: read as
+row 50, the box is central from left to right and five pixels below the middle; read as column 50,
+it would lie at the photograph's right border and the faces, which are aligned, in its left half.
+The paper's [-1, 1] is the business of its defenses: pixels are bytes here, [0, 1] to all others.
 """
 
 from collections.abc import Iterator, Mapping
@@ -163,7 +165,7 @@ class CelebA(Source):
     digests: tuple[str | None, str | None, str | None]
     count: int
     attribute: str = "Male"
-    crop: tuple[int, int, int, int] = (25, 45, 153, 173)
+    crop: tuple[int, int, int, int] = (25, 50, 153, 178)
 
     def __post_init__(self) -> None:
         left, top, right, bottom = self.crop
