@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import final
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +22,7 @@ from benchmark.datasets.archives import members
 from benchmark.datasets.base import Dataset, Images, Source, Split
 from benchmark.datasets.decoding import decode
 from benchmark.datasets.files import OfficialFile, caveat, data_folder, note, obtain_by_hand
-from benchmark.datasets.prepared import store
+from benchmark.datasets.prepared import restore, store
 from defenses.base import Task
 
 SIDE = 64
@@ -117,19 +116,14 @@ def read_faces(path: Path) -> Faces:
     Raises:
         OSError: another content.
     """
-    try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
-            return Faces(
-                attributes=tuple(str(name) for name in arrays["attributes"]),
-                images={part: arrays[f"images_{part}"] for part in _PARTS},
-                answers={part: arrays[f"answers_{part}"] for part in _PARTS},
-                caveat=str(arrays["caveat"]),
-            )
-    except (ValueError, KeyError, EOFError, BadZipFile) as error:
-        raise OSError(
-            f"{path} must be a prepared npz file, got an unreadable one ({error}); "
-            "remove it to prepare it again from the official files"
-        ) from error
+    of_parts = [f"{kind}_{part}" for kind in ("images", "answers") for part in _PARTS]
+    arrays = restore(path, ["attributes", "caveat", *of_parts])
+    return Faces(
+        attributes=tuple(str(name) for name in arrays["attributes"]),
+        images={part: arrays[f"images_{part}"] for part in _PARTS},
+        answers={part: arrays[f"answers_{part}"] for part in _PARTS},
+        caveat=str(arrays["caveat"]),
+    )
 
 
 def keep_faces(faces: Faces, path: Path) -> None:
