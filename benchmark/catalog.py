@@ -8,6 +8,9 @@ from the preset, and from the registered attack where the preset is silent.
 A defense specification is ``name[field=value,...]``, for example ``gmvae[coverage=0.98]``, with the
 fields of its recipe. A field that holds another defense takes a registered name:
 ``defense_vae[classifier=cnn]``.
+
+``timm:resnet152`` and ``torchvision:resnet50`` are names of defenses wherever one is asked for:
+classifiers that others trained (`defenses.pretrained`).
 """
 
 import re
@@ -24,13 +27,14 @@ from benchmark.datasets import DATASETS
 from benchmark.presets import PRESETS, Preset
 from defenses import DEFENSES
 from defenses.base import Recipe, Wrapped
+from defenses.pretrained import LIBRARIES, Pretrained
 
 T = TypeVar("T")
 
 EOT = "eot"
 _FORBIDDEN = ("norm", "view")
 _RESTARTS = "restarts"
-_COVERAGE = "coverage"
+_GUESSES = 3
 _SPECIFICATION = re.compile(
     r"(?P<name>[^\[\]@]+)(?:\[(?P<fields>[^\[\]]*)\])?(?:@(?P<surrogate>[^\[\]@]+))?"
 )
@@ -49,6 +53,28 @@ def lookup(kind: str, name: str, registry: Mapping[str, T]) -> T:
     near = get_close_matches(name, registry, n=1)
     guess = f"did you mean {near[0]!r}? " if near else ""
     raise LookupError(f"unknown {kind} {name!r}; {guess}available: {', '.join(registry)}")
+
+
+def registered(name: str, defenses: Mapping[str, Recipe] = DEFENSES) -> Recipe:
+    """The recipe of a defense by its name, without fields: registered, or ``library:model``.
+
+    Raises:
+        LookupError: no such defense, library or model, or a library that is not installed.
+    """
+    library, colon, model = name.partition(":")
+    if not colon:
+        return lookup("defense", name, defenses)
+    known = lookup("library of classifiers", library, LIBRARIES).names()
+    if model not in known:
+        near = " or ".join(
+            repr(f"{library}:{each}") for each in get_close_matches(model, known, n=_GUESSES)
+        )
+        raise LookupError(
+            f"unknown model {model!r} of {library}; {f'did you mean {near}? ' if near else ''}"
+            f"it has trained weights under {len(known)} names"
+        )
+    summary = f"undefended: {model} as {library} trained it"
+    return Pretrained(summary=summary, library=library, model=model)
 
 
 def split_names(texts: Iterable[str]) -> tuple[str, ...]:
@@ -90,7 +116,7 @@ def require_aware_suites(
     for spec in specs:
         suite, _, surrogate = spec.partition("@")
         for name in names if suite in suites else ():
-            if surrogate in lookup("defense", base_name(name), defenses).blind_surrogates:
+            if surrogate in registered(base_name(name), defenses).blind_surrogates:
                 raise ValueError(
                     f"suite must know what {name} refuses, got {spec!r}, whose worst case would "
                     f"flatter it; drop @{surrogate}, or name single attacks to see what the view "
@@ -157,7 +183,8 @@ def recipe_for(
     """A registered defense with the preset's fields for a data set, then the specification's own.
 
     Raises:
-        LookupError: unknown defense, its own or one inside it, or a field that it does not have.
+        LookupError: as `registered`, for its own name or one inside it, or a field that it does not
+            have.
         ValueError: not a specification, or a value of the wrong type.
     """
     match = _SPECIFICATION.fullmatch(spec)
@@ -167,7 +194,7 @@ def recipe_for(
             "for example gmvae[coverage=0.98]"
         )
     name = match["name"]
-    found = lookup("defense", name, defenses)
+    found = registered(name, defenses)
     hints = get_type_hints(type(found))
     given = {
         field: value_of("defense", name, field, text, hints)
@@ -187,7 +214,7 @@ def recipe_for(
     inner = {
         field: value if isinstance(value, str) else value.name
         for field, value in values.items()
-        if Wrapped in _alternatives(hints[field]) and value is not None
+        if field in wrapping_fields(found) and value is not None
     }
     wrapped = {
         field: Wrapped(name, recipe_for(name, preset, dataset, defenses))
@@ -201,39 +228,20 @@ def base_name(spec: str) -> str:
     return spec.partition("[")[0]
 
 
-def with_coverage(
-    specs: Iterable[str], coverage: float, defenses: Mapping[str, Recipe] = DEFENSES
-) -> tuple[str, ...]:
-    """The specifications, those of defenses that can refuse with this coverage.
-
-    Raises:
-        LookupError: unknown defense.
-        ValueError: none of them can refuse.
-    """
-    given = [
-        f"{spec}[{_COVERAGE}={coverage:g}]"
-        if _may_refuse(lookup("defense", base_name(spec), defenses)) and "[" not in spec
-        else spec
-        for spec in specs
-    ]
-    if not any(_COVERAGE in spec for spec in given):
-        able = [name for name, recipe in defenses.items() if _may_refuse(recipe)]
-        raise ValueError(
-            f"coverage is for defenses that can refuse, such as {', '.join(able)}; got only "
-            f"{', '.join(given)}"
-        )
-    return tuple(given)
-
-
-def _may_refuse(recipe: Recipe) -> bool:
-    return _COVERAGE in {field.name for field in fields(recipe)}
+def wrapping_fields(recipe: Recipe) -> frozenset[str]:
+    """The fields that hold another defense, or may."""
+    hints = get_type_hints(type(recipe))
+    return frozenset(
+        field.name for field in fields(recipe) if Wrapped in _alternatives(hints[field.name])
+    )
 
 
 def listing() -> str:
     """Every data set, defense, attack, suite and preset with one line each."""
     sections: dict[str, dict[str, str]] = {
         "data sets": {name: source.summary for name, source in DATASETS.items()},
-        "defenses": {name: entry.summary for name, entry in DEFENSES.items()},
+        "defenses": {name: entry.summary for name, entry in DEFENSES.items()}
+        | {f"{name}:<model>": f"undefended: any classifier of {name}" for name in LIBRARIES},
         "attacks": {name: _summary(attack) for name, attack in ATTACKS.items()},
         "suites": {name: ", ".join(members) for name, members in SUITES.items()},
         "presets": {name: preset.summary for name, preset in PRESETS.items()},

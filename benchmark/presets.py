@@ -181,6 +181,13 @@ PRESETS: dict[str, Preset] = {
                 "pairs_per_attack": 3000,
             },
             **_each(_SUBSTITUTES, epochs=2, batch_size=128, least_updates=500),
+            "inc": {"epochs": 12, "halve_every": 4, "least_updates": 1000, "steps": 300},
+            "inc_overpowered_training": {
+                "epochs": 1,
+                "least_updates": 400,
+                "inner_attack": "overpowered-pairs[steps=100]",
+                "steps": 300,
+            },
             "inc_classifier": {
                 "epochs": 3,
                 "batch_size": 128,
@@ -221,6 +228,7 @@ PRESETS: dict[str, Preset] = {
             "single-pixel": {"eot": 1},
             # 50 images of MNIST's size in a minute on two cores; more broke no more of digits.
             **_each(_OVERPOWERED, steps=100, starts=5, noise_samples=4),
+            "overpowered-pairs": {"steps": 300, "asks": 10},
             "latent-descent": {"coarse_steps": 20, "binary_steps": 8},
             **_each(_THRESHOLD_DESCENTS, steps=100, rate=0.05, patience=20),
             "threshold-hinge-linf": {"steps": 25, "relative_step": 0.3},

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from attacks.threat import Norm
-from benchmark import artefact, catalog, published, rates, scores, tables
+from benchmark import artefact, catalog, overrides, published, rates, scores, tables
 from benchmark.accuracy import Counterpart
 from benchmark.artefact import Artefact, Kind
 from benchmark.command import command
@@ -63,6 +63,7 @@ def prepare(
     *,
     samples: int | None = None,
     seed: int = 0,
+    classifier: str = "",
 ) -> Reproduction:
     """Plan an artefact.
 
@@ -72,6 +73,8 @@ def prepare(
         source: its own data set, or one that takes its place and brings its own epsilons.
         samples: test images; None as above.
         seed: root of all seeds.
+        classifier: what the artefact's defenses protect in place of their own; the published
+            numbers, which are not of it, then stand beside none of ours.
     """
     substituted = source.name != wanted.dataset
     radii = _radii(wanted, source) if substituted else wanted.epsilons
@@ -91,12 +94,16 @@ def prepare(
         title += f", with the epsilons of {source.name}" if radii else ""
     if samples is None and preset.name == "paper":
         samples = wanted.samples
-    parts = [wanted.name, preset.name]
+    defenses = wanted.defenses
+    if classifier:
+        defenses = overrides.with_classifier(defenses, classifier)
+        title += f"; the defenses protect {classifier}"
+    parts = [wanted.name, preset.name, *([classifier.replace(":", "-")] if classifier else [])]
     parts += [f"n{samples}"] if samples not in (None, wanted.samples) else []
     parts += [f"seed{seed}"] if seed else []
     plan = Plan(
         dataset=source.name,
-        defenses=wanted.defenses,
+        defenses=defenses,
         attacks=tuple(specs),
         preset=preset,
         epsilons={Norm(norm): values for norm, values in radii.items()},
@@ -160,6 +167,9 @@ def run(
     dataset: Annotated[
         str, typer.Option(help="Another data set in place of the artefact's own.")
     ] = "",
+    classifier: Annotated[
+        str, typer.Option(help="Another classifier for the defenses that protect one.")
+    ] = "",
     samples: Annotated[
         int | None, typer.Option(help="Test images.", show_default="the preset's")
     ] = None,
@@ -182,7 +192,7 @@ def run(
     wanted = artefact.load(name)
     source = catalog.lookup("data set", dataset or wanted.dataset, DATASETS)
     budgets = catalog.lookup("preset", preset, PRESETS)
-    made = prepare(wanted, budgets, source, samples=samples, seed=seed)
+    made = prepare(wanted, budgets, source, samples=samples, seed=seed, classifier=classifier)
     print(made.title)
     with Progress() as progress:
         paths = sweep(made.plan, results=results, jobs=jobs, device=device, progress=progress)

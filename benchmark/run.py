@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from attacks.threat import Norm
-from benchmark import catalog, records, tables
+from benchmark import catalog, overrides, records, tables
 from benchmark.command import command
 from benchmark.datasets import DATASETS, Source
 from benchmark.presets import PRESETS, Preset
@@ -52,6 +52,14 @@ def run(
             show_default="the paper's thresholds",
         ),
     ] = None,
+    classifier: Annotated[
+        str | None,
+        typer.Option(
+            help="What the defenses that protect a classifier protect: a defense's name, "
+            "timm:<model> or torchvision:<model>.",
+            show_default="each defense's own",
+        ),
+    ] = None,
     samples: Annotated[
         int | None, typer.Option(help="Test images.", show_default="the preset's")
     ] = None,
@@ -79,12 +87,16 @@ def run(
         return
     source = catalog.lookup("data set", dataset, DATASETS)
     defenses = catalog.split_names(defense or DEFAULT_DEFENSES)
+    if coverage is not None:
+        defenses = overrides.with_coverage(defenses, coverage)
+    if classifier is not None:
+        defenses = overrides.with_classifier(defenses, classifier)
     attacks = catalog.split_names(attack or DEFAULT_ATTACKS)
     catalog.require_aware_suites(attacks, defenses)
     chosen = catalog.lookup("preset", preset, PRESETS)
     plan = Plan(
         dataset=dataset,
-        defenses=defenses if coverage is None else catalog.with_coverage(defenses, coverage),
+        defenses=defenses,
         attacks=catalog.expand(attacks),
         preset=chosen,
         epsilons=_for_every_norm(numbers(epsilons)) if epsilons else _sweep(source, chosen),

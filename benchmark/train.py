@@ -12,7 +12,7 @@ import torch
 import typer
 from torch import Generator, Tensor, nn
 
-from benchmark import catalog, checkpoint, pairs, weights
+from benchmark import catalog, checkpoint, overrides, pairs, weights
 from benchmark.catalog import lookup, parse_attack
 from benchmark.command import command
 from benchmark.datasets import DATASETS
@@ -24,7 +24,6 @@ from benchmark.progress import Progress
 from benchmark.schedule import Schedule
 from benchmark.weights import Stored, Weights
 from benchmark.workers import available_device
-from defenses import DEFENSES
 from defenses.architectures import ARCHITECTURES
 from defenses.base import Defense, InnerAttack, Learner, Recipe, Task
 from defenses.pairing import Restores
@@ -126,7 +125,9 @@ class _Training:
         task, recipe = self.dataset.task, self.recipe
         rng = generator(seed_from("train", self.seed, self.dataset.name, self.name))
         torch.manual_seed(draw_seed(rng))
-        defense = recipe.build(task).to(self.device)
+        defense = recipe.build(task)
+        adopted = recipe.adopt(defense)
+        defense.to(self.device)
         if self.start is not None:
             defense.load_state_dict(weights.trained_tensors(self.start))
         inner = [self._trained(defense.get_submodule(field), field) for field in recipe.wraps()]
@@ -164,7 +165,8 @@ class _Training:
         seen = recipe.visible(torch.from_numpy(self.dataset.train.labels), child(rng, "visible"))
         clean = Split(self.dataset.train.images, seen.numpy())
         learner.finish(_parts(clean, self.device), held_out)
-        return defense, self._card(defense, learner, schedule, seconds, made)
+        card = self._card(defense, learner, schedule, seconds, made)
+        return defense, {**card, "adopted": adopted or None}
 
     def _trained(self, module: nn.Module, field: str) -> nn.Module:
         """A contained or queried defense, with the weights of its part and out of training."""
@@ -271,6 +273,9 @@ def run(
     defense: Annotated[
         str, typer.Option(help="defenses, separated by commas")
     ] = "cnn,adv_linf,adv_l2,abs,eabs",
+    classifier: Annotated[
+        str, typer.Option(help="what the defenses that protect a classifier protect")
+    ] = "",
     preset: Annotated[str, typer.Option(help="smoke, quick or paper")] = "quick",
     seed: Annotated[int, typer.Option(help="of initialisation, order and noise")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda or auto")] = "auto",
@@ -282,8 +287,10 @@ def run(
     device = available_device(device)
     chosen = lookup("preset", preset, PRESETS)
     names = catalog.split_names([defense])
+    if classifier:
+        names = overrides.with_classifier(names, classifier)
     for name in names:
-        lookup("defense", catalog.base_name(name), DEFENSES)
+        catalog.recipe_for(name, chosen, dataset)
     data = lookup("data set", dataset, DATASETS).load()
     with Progress() as progress:
         for name in names:

@@ -56,8 +56,11 @@ def folders() -> tuple[Path, ...]:
 
 
 def file_name(dataset: str, defense: str, preset: str, key: str) -> Path:
-    """The path of a defense's weights below one of `folders`."""
-    return Path(dataset) / f"{defense}-{preset}-{key}.safetensors"
+    """The path of a defense's weights below one of `folders`.
+
+    The colon in ``timm:resnet152``, which not every file system takes, becomes a dash.
+    """
+    return Path(dataset) / f"{defense.replace(':', '-')}-{preset}-{key}.safetensors"
 
 
 def find(dataset: str, defense: str, preset: str, key: str) -> Weights | None:

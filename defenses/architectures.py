@@ -96,7 +96,8 @@ ARCHITECTURES: dict[str, Architecture] = {
         discriminator=(512, 256),
     ),
     # Not in the paper: SVHN's column, continued by one stage of stride 2 on either side for 64x64
-    # pixels (CelebA) and by two for 128x128 (COIL-100), as wide as the stages they continue.
+    # pixels (CelebA) and by two for 128x128 (COIL-100), as wide as the stages they continue; for
+    # 224x224 (ImageNet) by two around a last kernel of 7 pixels instead of 4.
     "celeba": Architecture(
         latent=40,
         encoder=(*_SVHN_ENCODER, _DEEPER, _SVHN_LAST),
@@ -107,6 +108,12 @@ ARCHITECTURES: dict[str, Architecture] = {
         latent=40,
         encoder=(*_SVHN_ENCODER, _DEEPER, _DEEPER, _SVHN_LAST),
         decoder=(*_RGB_DECODER[:-1], _LARGER, _LARGER, _RGB_DECODER[-1]),
+        discriminator=(512, 256),
+    ),
+    "imagenet": Architecture(
+        latent=40,
+        encoder=(*_SVHN_ENCODER, _DEEPER, _DEEPER, Conv(128, 7, 1, 0)),
+        decoder=(Conv(64, 7, 1, 0), *_RGB_DECODER[1:-1], _LARGER, _LARGER, _RGB_DECODER[-1]),
         discriminator=(512, 256),
     ),
 }

@@ -345,7 +345,7 @@ class Recipe(ABC):
 
     Args:
         summary: one line for `--list`.
-        epochs: passes over the training split.
+        epochs: passes over the training split; 0 leaves the weights that it begins with.
         batch_size: images per update.
         learning_rate: Adam's initial rate.
         halve_every: epochs between halvings of the rate; 0 keeps it.
@@ -428,7 +428,8 @@ class Recipe(ABC):
 
     def stretch(self, images: int) -> int:
         """How many epochs stand for one where `least_updates` asks for more."""
-        return max(1, math.ceil(self.least_updates / (self.epochs * self.updates(images))))
+        updates = self.epochs * self.updates(images)
+        return max(1, math.ceil(self.least_updates / updates)) if updates else 1
 
     def batches(self, labels: Tensor, rng: Generator) -> Iterator[Tensor]:
         """One epoch: indices of the images of each update, a random order in full batches.
@@ -441,6 +442,13 @@ class Recipe(ABC):
         order = torch.randperm(len(labels), generator=rng)
         for first in range(0, max(1, len(labels) - self.batch_size + 1), self.batch_size):
             yield order[first : first + self.batch_size]
+
+    def adopt(self, defense: Defense) -> str:
+        """Give what `build` made the weights of others to begin with, from wherever they are.
+
+        Returns: which they are, for the card; "" leaves the initial ones.
+        """
+        return ""
 
     @abstractmethod
     def build(self, task: Task) -> Defense:

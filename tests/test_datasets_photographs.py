@@ -174,9 +174,9 @@ MALE = (1, -1, -1, 1, 1, -1, -1, 1, 1)
 
 
 def face(number: int) -> Image.Image:
-    """Grey that tells the number inside the central 128x128 pixels, red around them."""
+    """Grey that tells the number inside the paper's box of 128x128 pixels, red around it."""
     picture = Image.new("RGB", (178, 218), (255, 0, 0))
-    picture.paste((20 * number,) * 3, (25, 45, 153, 173))
+    picture.paste((20 * number,) * 3, (25, 50, 153, 178))
     return picture
 
 
@@ -227,7 +227,7 @@ def test_celeba_follows_the_official_partition_and_labels_men(tmp_path):
     assert [s.labels.tolist() for s in parts(data)] == [[1, 0, 0, 1], [1, 0], [0, 1, 1]]
 
 
-def test_celeba_sees_the_central_box_alone(tmp_path):
+def test_celeba_sees_the_box_at_row_50_and_column_25_alone(tmp_path):
     write_celeba(tmp_path)
     image = CELEBA.load(tmp_path).test.images[0].astype(int)
     assert image.shape == (3, 64, 64) and abs(image - 140).max() <= 3
@@ -240,7 +240,7 @@ def test_celeba_cuts_where_its_source_says_and_prepares_every_crop_apart(tmp_pat
     assert image[0, :4].min() > 200 and image[1, :4].max() < 60
     assert sorted(path.name for path in (tmp_path / "celeba").glob("*.npz")) == [
         "celeba-0-20-178-198.npz",
-        "celeba-25-45-153-173.npz",
+        "celeba-25-50-153-178.npz",
     ]
 
 
@@ -335,7 +335,7 @@ def test_celeba_names_a_broken_archive_and_prepares_nothing(tmp_path):
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut off", b"text"])
 def test_celeba_names_a_broken_prepared_file(tmp_path, content):
     write_celeba(tmp_path)
-    path = tmp_path / "celeba" / "celeba-25-45-153-173.npz"
+    path = tmp_path / "celeba" / "celeba-25-50-153-178.npz"
     path.write_bytes(content)
     with pytest.raises(OSError, match=f"{path.name} must be a prepared npz file"):
         CELEBA.load(tmp_path)

@@ -10,7 +10,7 @@ import torch
 from scipy.stats import chi2
 from torch import Tensor
 
-from benchmark import catalog
+from benchmark import catalog, overrides
 from benchmark.datasets import DATASETS
 from benchmark.presets import PRESETS
 from defenses import DEFENSES
@@ -341,7 +341,7 @@ def test_terms_are_counted(measured: GMVAE) -> None:
     "wrong",
     [
         lambda: catalog.recipe_for("gmvae[coverage=2]", PRESETS["smoke"], "digits"),
-        lambda: catalog.with_coverage(["cnn"], 0.9),
+        lambda: overrides.with_coverage(["cnn"], 0.9),
         lambda: catalog.recipe_for("gmvae@encoder", PRESETS["smoke"], "digits"),
     ],
 )
@@ -351,7 +351,7 @@ def test_specifications_that_make_no_sense(wrong: Callable[[], object]) -> None:
 
 
 def test_coverage_reaches_only_defenses_that_can_refuse() -> None:
-    assert catalog.with_coverage(["cnn", "gmvae"], 0.98) == ("cnn", "gmvae[coverage=0.98]")
+    assert overrides.with_coverage(["cnn", "gmvae"], 0.98) == ("cnn", "gmvae[coverage=0.98]")
     recipe = catalog.recipe_for("gmvae[coverage=0.98]", PRESETS["smoke"], "digits")
     assert isinstance(recipe, GaussianMixtureVAE)
     assert recipe.coverage == 0.98

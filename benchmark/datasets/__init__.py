@@ -6,6 +6,7 @@ from benchmark.datasets.coil100 import COIL_100
 from benchmark.datasets.digits import DIGITS
 from benchmark.datasets.fashion_mnist import FASHION_MNIST
 from benchmark.datasets.gtsrb10 import GTSRB10_SIGNS
+from benchmark.datasets.imagenet import IMAGENET
 from benchmark.datasets.mnist import MNIST
 from benchmark.datasets.supertraffic10 import SUPERTRAFFIC10
 from benchmark.datasets.svhn import SVHN_CROPPED
@@ -21,4 +22,5 @@ DATASETS: dict[str, Source] = {
     "supertraffic10": SUPERTRAFFIC10,
     "coil100": COIL_100,
     "celeba": CELEBA,
+    "imagenet": IMAGENET,
 }

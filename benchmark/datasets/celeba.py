@@ -2,16 +2,17 @@
 
 Of the 178x218 photographs a box is cut out and resized bilinearly to 64x64 RGB; Pillow's filter
 widens with the reduction, so every pixel of the box counts. The box is a field of the source: by
-default the central 128x128 pixels. (The robust-manifold paper puts the corner of its 128x128 box
-"at coordinate (50, 25)" without saying which of the two is the row; read as row 50, it lies five
-pixels below ours.)
+default the robust-manifold paper's (Jalal et al. 2017, section 4.1), 128x128 pixels with the upper
+left corner "at coordinate (50, 25)". The paper does not say which of the two is the row: read as
+row 50, the box is central from left to right and five pixels below the middle; read as column 50,
+it would lie at the photograph's right border and the faces, which are aligned, in its left half.
+The paper's [-1, 1] is the business of its defenses: pixels are bytes here, [0, 1] to all others.
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import final
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,7 @@ from benchmark.datasets.archives import members
 from benchmark.datasets.base import Dataset, Images, Source, Split
 from benchmark.datasets.decoding import decode
 from benchmark.datasets.files import OfficialFile, caveat, data_folder, note, obtain_by_hand
-from benchmark.datasets.prepared import store
+from benchmark.datasets.prepared import restore, store
 from defenses.base import Task
 
 SIDE = 64
@@ -115,19 +116,14 @@ def read_faces(path: Path) -> Faces:
     Raises:
         OSError: another content.
     """
-    try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
-            return Faces(
-                attributes=tuple(str(name) for name in arrays["attributes"]),
-                images={part: arrays[f"images_{part}"] for part in _PARTS},
-                answers={part: arrays[f"answers_{part}"] for part in _PARTS},
-                caveat=str(arrays["caveat"]),
-            )
-    except (ValueError, KeyError, EOFError, BadZipFile) as error:
-        raise OSError(
-            f"{path} must be a prepared npz file, got an unreadable one ({error}); "
-            "remove it to prepare it again from the official files"
-        ) from error
+    of_parts = [f"{kind}_{part}" for kind in ("images", "answers") for part in _PARTS]
+    arrays = restore(path, ["attributes", "caveat", *of_parts])
+    return Faces(
+        attributes=tuple(str(name) for name in arrays["attributes"]),
+        images={part: arrays[f"images_{part}"] for part in _PARTS},
+        answers={part: arrays[f"answers_{part}"] for part in _PARTS},
+        caveat=str(arrays["caveat"]),
+    )
 
 
 def keep_faces(faces: Faces, path: Path) -> None:
@@ -163,7 +159,7 @@ class CelebA(Source):
     digests: tuple[str | None, str | None, str | None]
     count: int
     attribute: str = "Male"
-    crop: tuple[int, int, int, int] = (25, 45, 153, 173)
+    crop: tuple[int, int, int, int] = (25, 50, 153, 178)
 
     def __post_init__(self) -> None:
         left, top, right, bottom = self.crop

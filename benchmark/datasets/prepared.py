@@ -3,7 +3,7 @@
 import os
 import tempfile
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,6 +102,22 @@ def keep(arrays: SignArrays, path: Path) -> None:
         class_ids=np.array(arrays.classes),
         caveat=np.array(arrays.caveat),
     )
+
+
+def restore(path: Path, names: Sequence[str]) -> Mapping[str, NDArray[Any]]:
+    """The arrays that `store` wrote under these names.
+
+    Raises:
+        OSError: another content.
+    """
+    try:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in names}
+    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise OSError(
+            f"{path} must be a prepared npz file, got an unreadable one ({error}); "
+            "remove it to prepare it again from the official files"
+        ) from error
 
 
 def store(path: Path, **arrays: Any) -> None:
