@@ -3,7 +3,11 @@
 from dataclasses import replace
 from enum import StrEnum
 
+from defenses.projection.began import BEGAN
 from defenses.projection.vae import ConvolutionalVAE, DenseVAE
+from defenses.projection.wgan import WGAN
+
+_FACES = (3, 64, 64)
 
 
 class Kind(StrEnum):
@@ -16,20 +20,29 @@ class Kind(StrEnum):
     PAPER = "paper"
     DENSE_VAE = "dense_vae"
     CONVOLUTIONAL_VAE = "convolutional_vae"
+    BEGAN = "began"
+    WGAN = "wgan"
 
 
-AnyFamily = DenseVAE | ConvolutionalVAE
+AnyFamily = DenseVAE | ConvolutionalVAE | BEGAN | WGAN
 """A `Family` that says how wide it is, how many latents it has and how fast it learns."""
 
 FAMILIES: dict[Kind, AnyFamily] = {
     Kind.DENSE_VAE: DenseVAE(),
     Kind.CONVOLUTIONAL_VAE: ConvolutionalVAE(),
+    Kind.BEGAN: BEGAN(),
+    Kind.WGAN: WGAN(),
 }
 """As published; `Kind.PAPER` is one of them, by the shape of the images."""
 
 
 def suited(shape: tuple[int, int, int]) -> Kind:
-    """The kind that stands for `Kind.PAPER` where images have this shape."""
+    """The kind that stands for `Kind.PAPER` where images have this shape.
+
+    The paper has a VAE for 28x28 grey digits and a BEGAN for 64x64 faces.
+    """
+    if shape == _FACES:
+        return Kind.BEGAN
     return Kind.DENSE_VAE if shape[0] == 1 else Kind.CONVOLUTIONAL_VAE
 
 
