@@ -106,6 +106,7 @@ PRESETS: dict[str, Preset] = {
             **_each(_SUBSTITUTES, epochs=1),
             "inc_classifier": {"epochs": 1},
             "inc": {"epochs": 1, **_SHORT_INVERSION},
+            "defense_gan": {"epochs": 1, "width": 4, "restarts": 2, **_SHORT_INVERSION},
             "inc_overpowered_training": {
                 "epochs": 1,
                 "inner_attack": "overpowered-pairs[steps=3]",

@@ -6,6 +6,8 @@ from defenses.cnn import CNN
 from defenses.gmvae import GaussianMixtureVAE, Reclassification
 from defenses.magnet import MagNet
 from defenses.projection.classifiers import ManifoldClassifier
+from defenses.projection.descent import Momentum
+from defenses.projection.families import Kind
 from defenses.projection.recipe import AutoencodeAndClassify, InvertAndClassify
 from defenses.projection.robust_training import OverpoweredTraining
 from defenses.purification import DEFENSE_VAE_PAIRS, Purification
@@ -170,5 +172,18 @@ DEFENSES: dict[str, Recipe] = {
     "autoencode_classify": AutoencodeAndClassify(
         summary="the encoder of Invert-and-Classify's generator in place of the descent",
         classifier=_INC_CLASSIFIER,
+    ),
+    "defense_gan": InvertAndClassify(
+        summary="Invert-and-Classify as Defense-GAN: a WGAN, ten starts, 200 steps of momentum",
+        classifier=_INC_CLASSIFIER,
+        generator=Kind.WGAN,
+        epochs=926,
+        batch_size=50,
+        learning_rate=1e-4,
+        steps=200,
+        descent=Momentum(),
+        tolerance=0.0,
+        restarts=10,
+        start_std=128**-0.5,
     ),
 }
