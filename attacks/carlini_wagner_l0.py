@@ -65,7 +65,7 @@ class CarliniWagnerL0(TanhRounds):
     def tighter(self, x: Tensor, points: Tensor, slopes: Tensor, limits: Tensor) -> Tensor:
         """Without the free pixels that contribute least."""
         change, free = (points - x).flatten(2), limits.flatten(1)
-        contribution = (slopes.flatten(2) * change).sum(dim=1)
+        contribution = (slopes.flatten(2) * change).sum(dim=1).nan_to_num()
         whole = contribution.clamp_min(0).sum(dim=1, keepdim=True)
         little = (free & (contribution <= self.small * whole)).sum(dim=1)
         changed = (change.abs() > _CHANGED).any(dim=1).sum(dim=1)

@@ -7,7 +7,6 @@ import torch
 
 from attacks import ATTACKS
 from attacks.carlini_wagner_l0 import CarliniWagnerL0
-from attacks.carlini_wagner_linf import CarliniWagnerLinf
 from attacks.evasion import evades
 from attacks.recorder import Recorder
 from attacks.tanh_rounds import box_slope, to_box, to_tanh_space
@@ -118,6 +117,17 @@ def test_linf_ends_its_first_round_at_the_confidence_and_looks_no_further():
     assert (recorder.leads[0] <= 1.0 + 0.02 * slope).all()
 
 
+@both
+def test_the_slope_of_the_penalty_is_the_gradient_of_its_value(attack):
+    x = images(3)
+    points = images(3, seed=1, spread=0.4).requires_grad_()
+    limits = {Norm.LINF: torch.tensor([0.0, 0.1, 0.3]), Norm.L0: torch.ones(3)}[attack.norm]
+    value, slope = attack.penalty(x, points, limits.reshape(3, 1, 1, 1))
+    (expected,) = torch.autograd.grad(value.sum(), points)
+    assert value.min() > 0
+    assert torch.allclose(slope, expected)
+
+
 # which pixels are frozen
 
 
@@ -156,6 +166,31 @@ def test_frozen_pixels_are_the_images_own_to_the_last_bit():
     free = torch.rand(1, 1, 4, 4, generator=torch.Generator().manual_seed(0)) > 0.5
     placed = L0.within(x, to_box(to_tanh_space(x, L0.inset)), free)
     assert Norm.L0.distance(x, placed).item() == free.sum().item()
+
+
+def test_a_round_of_l0_starts_from_the_point_that_won_the_last():
+    defense, x, y = sparse(0.4, 1)
+    seen, answer = [], defense.logits
+    defense.logits = lambda points: (seen.append(points.detach()), answer(points))[1]
+    L0.search(defense, y[:1], Recorder(Norm.L0, x[:1], (16.0,)), generator(0))
+    leads = torch.tensor([(answer(points)[0, 1] - answer(points)[0, 0]).item() for points in seen])
+    first = int((leads > L0.confidence).nonzero()[0])
+    kept = seen[first + 1] == seen[first]
+    assert (~kept).sum() == 2  # ceil(0.3 sqrt(16))
+    assert torch.equal(seen[first + 1][~kept], x[:1][~kept])
+
+
+def test_a_slope_that_is_no_number_does_not_keep_its_pixel_free():
+    defense, x, y = sparse(0.6, 2)
+    least = (defense.weight[1] - defense.weight[0]).abs().argmin()
+
+    def view(points):
+        flat = points.flatten(1)
+        return defense.logits(points) + (0 * flat[:, least]).sqrt()[:, None]
+
+    budgets = tuple(float(count) for count in range(1, SIZE + 1))
+    broken = smallest_evading(L0, Scripted(defense.logits, view), x, y, budgets) + 1
+    assert torch.equal(broken, fewest_pixels(defense, x, y))
 
 
 # tanh space
@@ -209,8 +244,13 @@ def test_images_leave_when_they_are_done_and_cost_what_they_cost_alone(attack):
 class Jealous(Linear):
     """Its views know the rows of their first call, and remember how often each was asked."""
 
+    def __init__(self, weight, bias):
+        super().__init__(weight, bias)
+        self.seeds = []
+
     def _surrogate(self, name, rng):
         rows = []
+        self.seeds.append(rng.initial_seed())
 
         def view(x):
             rows.append(len(x))
@@ -228,6 +268,7 @@ def test_a_view_that_remembers_its_rows_gives_an_image_the_same_result_in_any_ba
     y = labels(defense, x)
     budgets = {Norm.LINF: (0.05, 0.1, 0.4), Norm.L0: (1.0, 3.0, 16.0)}[attack.norm]
     together = attack(defense, x, y, budgets, generator(0))
+    assert len(set(defense.seeds)) == len(defense.seeds) > 1
     for rows in ([1], [3, 0]):
         apart = attack(defense, x[rows], y[rows], budgets, generator(0))
         assert torch.allclose(apart, together[:, rows], atol=1e-6)
@@ -284,8 +325,3 @@ def test_a_rejecting_defense_is_fooled_where_it_accepts(attack):
     refuses_all = Rejecting(weight, bias, torch.zeros(SIZE), threshold=-1.0)
     (points,) = attack(refuses_all, x, y, (budget,), generator(0))
     assert not evades(refuses_all, points, y, generator(1)).any()
-
-
-def test_both_are_registered_outside_the_suites_of_the_papers_tables():
-    assert isinstance(ATTACKS["cw-linf"], CarliniWagnerLinf)
-    assert isinstance(ATTACKS["cw-l0"], CarliniWagnerL0)
