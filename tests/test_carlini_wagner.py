@@ -193,6 +193,20 @@ def test_a_slope_that_is_no_number_does_not_keep_its_pixel_free():
     assert torch.equal(broken, fewest_pixels(defense, x, y))
 
 
+def test_a_pixel_whose_slope_is_no_number_still_pays_its_penalty():
+    defense, seen = Linear(*random_linear(num_classes=2, seed=1)), []
+    x = images(2)
+    x[:, 0, 0, 0] = 0  # the inset lights it up to 0.05
+
+    def view(points):
+        seen.append(points.detach()[:, 0, 0, 0])
+        return defense.logits(points) + (0 * points[:, :1, 0, 0]).sqrt()
+
+    unsatisfied = replace(L0, inset=0.1, confidence=100.0, steps=20, largest_const=0.2)
+    unsatisfied(Scripted(defense.logits, view), x, labels(defense, x), (16.0,), generator(0))
+    assert (seen[19] < 0.9 * seen[0]).all()
+
+
 # tanh space
 
 
