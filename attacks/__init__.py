@@ -1,6 +1,8 @@
 """The attack suite: every attack by name, in table order, with the papers' parameters."""
 
 from attacks.base import Attack
+from attacks.carlini_wagner_l0 import CarliniWagnerL0
+from attacks.carlini_wagner_linf import CarliniWagnerLinf
 from attacks.eot import View
 from attacks.fooling import Fooling
 from attacks.from_foolbox import (
@@ -37,6 +39,8 @@ ATTACKS: dict[str, Attack] = {
     "ddn": DDN(steps=80, view=_EOT),
     "cw-l2": CarliniWagner(binary_search_steps=5, steps=100, view=_EOT),
     "deepfool-l2": DeepFool(norm=Norm.L2, steps=100, view=_EOT),
+    "cw-linf": CarliniWagnerLinf(view=_EOT),
+    "cw-l0": CarliniWagnerL0(view=_EOT),
     "noise-l2": AdditiveNoise(norm=Norm.L2, repeats=100),
     "boundary": Boundary(steps=100_000),
     "pgd-estimated-linf": PGDEstimated(steps=50, samples=100),

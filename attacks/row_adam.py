@@ -1,4 +1,4 @@
-"""Adam (Kingma & Ba 2015) for rows that are problems of their own and may leave."""
+"""Adam (Kingma & Ba 2015) for rows that are problems of their own and may leave or begin anew."""
 
 import torch
 from torch import Tensor
@@ -9,7 +9,7 @@ TINY = 1e-8
 
 
 class RowAdam:
-    """The moments of a batch whose rows began together.
+    """The moments of a batch whose rows begin together; each may begin anew by itself.
 
     Every operation is elementwise, so a row's steps do not depend on the rows beside it.
 
@@ -22,7 +22,7 @@ class RowAdam:
         self._rate = rate
         self._first = torch.zeros_like(like)
         self._second = torch.zeros_like(like)
-        self._steps = 0
+        self._steps = torch.zeros(len(like), *[1] * (like.dim() - 1), device=like.device)
 
     def step(self, gradient: Tensor) -> Tensor:
         """What to subtract from the rows; entries of the gradient that are not finite count as 0.
@@ -34,10 +34,18 @@ class RowAdam:
         self._steps += 1
         self._first.lerp_(gradient, 1 - BETAS[0])
         self._second.mul_(BETAS[1]).addcmul_(gradient, gradient, value=1 - BETAS[1])
-        first, second = (1 - beta**self._steps for beta in BETAS)
-        scale = (self._second / second).sqrt_().add_(TINY)
-        return (self._first * (self._rate / first)).div_(scale)
+        # Exact beyond the precision of the rows: 1 - 0.999^t loses four digits in float32.
+        first, second = (1 - beta ** self._steps.double() for beta in BETAS)
+        scale = (self._second / second.to(gradient.dtype)).sqrt_().add_(TINY)
+        return (self._first * (self._rate / first).to(gradient.dtype)).div_(scale)
 
     def keep(self, rows: Tensor) -> None:
         """Go on with these rows (indices or a mask) alone."""
         self._first, self._second = self._first[rows], self._second[rows]
+        self._steps = self._steps[rows]
+
+    def restart(self, rows: Tensor) -> None:
+        """Forget the past of these rows (N,) bool."""
+        wide = rows.reshape(self._steps.shape)
+        for memory in (self._first, self._second, self._steps):
+            memory.masked_fill_(wide, 0)

@@ -27,6 +27,7 @@ from tests.linear import (
     random_linear,
 )
 
+TINY_ROUNDS = {"steps": 12, "initial_const": 0.1, "const_factor": 8.0, "refresh": 10}
 TINY = {
     "pgd-linf": {"steps": 4, "restarts": 2},
     "pgd-l2": {"steps": 4, "restarts": 2},
@@ -36,6 +37,8 @@ TINY = {
     "noise-l2": {"repeats": 3},
     "ddn": {"steps": 12},
     "cw-l2": {"binary_search_steps": 4, "steps": 12, "stepsize": 0.05, "initial_const": 0.1},
+    "cw-linf": {**TINY_ROUNDS, "rate": 0.03, "largest_const": 20.0, "decrease": 0.8},
+    "cw-l0": {**TINY_ROUNDS, "rate": 0.2, "largest_const": 100.0},
     "boundary": {"steps": 60},
     "pgd-estimated-linf": {"steps": 4, "samples": 6, "relative_step": 0.5},
     "bim": {"steps": 4},
@@ -269,10 +272,16 @@ def test_registry_holds_the_published_parameters():
         assert (ATTACKS[name].steps, ATTACKS[name].restarts) == (80, 20)
     assert ATTACKS["ddn"].steps == 80
     assert (ATTACKS["cw-l2"].binary_search_steps, ATTACKS["cw-l2"].steps) == (5, 100)
+    assert ATTACKS["cw-linf"].steps == ATTACKS["cw-l0"].steps == 1000
+    assert (ATTACKS["cw-linf"].rate, ATTACKS["cw-linf"].decrease) == (5e-3, 0.9)
+    assert (ATTACKS["cw-linf"].initial_const, ATTACKS["cw-linf"].largest_const) == (1e-5, 20)
+    assert (ATTACKS["cw-l0"].rate, ATTACKS["cw-l0"].frozen_share) == (1e-2, 0.3)
+    assert (ATTACKS["cw-l0"].initial_const, ATTACKS["cw-l0"].largest_const) == (1e-3, 2e6)
     assert ATTACKS["deepfool-l2"].steps == ATTACKS["deepfool-linf"].steps == 100
     assert ATTACKS["boundary"].steps == 100_000
     assert ATTACKS["pgd-estimated-linf"].steps == 50
     gradient = ("pgd-linf", "pgd-l2", "ddn", "cw-l2", "deepfool-l2", "deepfool-linf")
+    gradient += ("cw-linf", "cw-l0")
     assert {ATTACKS[name].view.samples for name in gradient} == {5}
 
 
@@ -295,6 +304,14 @@ def test_suites_name_registered_attacks_of_one_norm():
         ("deepfool-l2", "candidates", 1),
         ("pgd-estimated-linf", "samples", 5),
         ("boundary", "confirmations", 0),
+        ("cw-linf", "decrease", 1.0),
+        ("cw-linf", "decrease", 0.0),
+        ("cw-linf", "const_factor", 1.0),
+        ("cw-l0", "initial_const", 0.0),
+        ("cw-l0", "largest_const", 1e-3),
+        ("cw-l0", "inset", 0.0),
+        ("cw-l0", "inset", 1.0),
+        ("cw-l0", "norm", Norm.L2),
     ],
 )
 def test_a_setting_out_of_range_is_refused_by_name(name, field, value):

@@ -18,6 +18,7 @@ from tests.linear import (
     Linear,
     Noisy,
     Prototypes,
+    Scripted,
     at_distance,
     exact_distance,
     images,
@@ -35,6 +36,10 @@ CLOSE = {
     "deepfool-linf": ({"steps": 20}, 0.025),
     "ddn": ({"steps": 80}, 0.05),
     "cw-l2": ({"binary_search_steps": 6, "steps": 100, "initial_const": 0.01}, 0.1),
+    "cw-linf": (
+        {"steps": 100, "rate": 1e-3, "initial_const": 0.1, "decrease": 0.98, "refresh": 50},
+        0.02,
+    ),
     "pgd-estimated-linf": ({"relative_step": 0.1, "samples": 60}, 0.1),
     "boundary": ({"steps": 2500}, 0.15),
 }
@@ -229,3 +234,33 @@ def test_carlini_wagner_goes_on_until_the_lead_is_the_confidence(confidence):
     leads = (defense.logits(points)[:, 1] - defense.logits(points)[:, 0]).detach()
     assert (leads >= confidence).all()
     assert (Norm.L2.distance(x, points) <= needed * 3).all()
+
+
+def queries_of_bim(defense, view, x, epsilon, **fields):
+    """The points (Q, N, ...) that one run asks the defense's method of this name about."""
+    seen, answer = [], getattr(defense, view)
+    setattr(defense, view, lambda points: (seen.append(points.detach()), answer(points))[1])
+    attack = dataclasses.replace(ATTACKS["bim"], steps=20, **fields)
+    attack.perturb(defense, x, torch.zeros(len(x)).long(), epsilon, generator(0))
+    return torch.stack(seen)
+
+
+def test_bim_can_step_by_two_epsilon_as_the_robust_manifold_paper_prints_it():
+    def lead_falls_beyond_a_little_brighter(points):
+        lead = -(points - 0.55).flatten(1).square().sum(dim=1)
+        return torch.stack([torch.zeros_like(lead), lead], dim=1)
+
+    defense = Scripted(lead_falls_beyond_a_little_brighter)
+    x, epsilon = torch.full((2, 1, 2, 2), 0.5), torch.tensor([0.1, 0.2])
+    moved = queries_of_bim(defense, "view", x, epsilon, relative_step=2.0) - x
+    corners = epsilon * torch.tensor([1.0, -1.0]).repeat(10)[:, None]
+    expected = torch.cat([torch.zeros(1, 2), corners])[..., None, None, None]
+    assert torch.allclose(moved, expected.expand_as(moved), atol=1e-5)
+
+
+def test_bim_can_step_by_a_tenth_of_epsilon_as_its_authors_code_has_it():
+    defense, x = at_distance(DISTANCE[Norm.LINF], Norm.LINF)
+    epsilon = torch.full((len(x),), 0.2)
+    moved = queries_of_bim(defense, "logits", x, epsilon, relative_step=0.1) - x
+    lengths = moved.abs().flatten(1).amax(dim=1)
+    assert torch.allclose(lengths, (0.02 * torch.arange(21)).clamp_max(0.2), atol=1e-5)

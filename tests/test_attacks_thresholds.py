@@ -178,6 +178,19 @@ def test_row_adam_counts_gradients_that_are_no_numbers_as_zero():
     assert adam.step(torch.ones(3)).isfinite().all()
 
 
+def test_row_adam_lets_rows_begin_anew_while_others_go_on():
+    rng = torch.Generator().manual_seed(0)
+    gradients = torch.randn(30, 3, 4, generator=rng)
+    adam, fresh, whole = (RowAdam(torch.zeros(3, 4), 0.05) for _ in range(3))
+    for step, gradient in enumerate(gradients):
+        if step == 12:
+            adam.restart(torch.tensor([False, True, False]))
+        steps, expected = adam.step(gradient), whole.step(gradient)
+        if step >= 12:
+            expected[1] = fresh.step(gradient)[1]
+        assert torch.equal(steps, expected)
+
+
 def test_problems_are_each_image_with_each_other_class():
     problems = every_other_class(torch.tensor([2, 0]), 3)
     pairs = sorted(zip(problems.rows.tolist(), problems.wanted.tolist(), strict=True))

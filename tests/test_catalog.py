@@ -93,6 +93,13 @@ def test_the_settings_of_mad_vae_can_be_spelled_out_over_any_preset():
     assert latent.noise_norm == 2.5
 
 
+def test_the_settings_of_robust_manifold_can_be_spelled_out_over_any_preset():
+    quick = catalog.PRESETS["quick"]
+    for step in (2.0, 0.1):
+        _, bim = catalog.parse_attack(f"bim[relative_step={step:g},steps=20]", quick, 1)
+        assert (bim.relative_step, bim.steps) == (step, 20)
+
+
 def test_the_preset_comes_after_the_registry_and_before_the_specification():
     preset = replace(TINY, attacks={"pgd-l2": {"steps": 11, "eot": 2}}, restarts={1: 5, 3: 20})
     _, attack = catalog.parse_attack("pgd-l2", preset, 1)

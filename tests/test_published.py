@@ -40,6 +40,14 @@ def test_lookup_finds_the_printed_number(dataset, defense, attack, ball, value):
     assert _values(**query, norm=ball[0], epsilon=ball[1]) == [value]
 
 
+def test_carlini_wagner_in_another_norm_is_another_attack():
+    for name in ("cw_l2", "cw_l0", "cw_linf"):
+        assert published.covers(name.replace("_", "-"), name)
+    for name in ("cw-l0", "cw-linf"):
+        assert not published.covers(name, "cw")
+        assert published.attack_rank(name) > published.attack_rank("cw-l2")
+
+
 @pytest.mark.parametrize(
     "change",
     [
