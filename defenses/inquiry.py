@@ -13,7 +13,7 @@ from typing import final
 import torch
 from torch import Generator, Tensor
 
-from defenses.base import Defense, InnerAttack, Perturb, Recipe, Wrapped
+from defenses.base import Defense, InnerAttack, Perturb, Perturbs, Recipe, Wrapped
 from defenses.randomness import child, generator, seed_from
 
 CLASSIFIER = "classifier"
@@ -116,11 +116,14 @@ class Inquiry(Recipe):
         """Nothing asked yet.
 
         Raises:
-            ValueError: no inner attack.
+            ValueError: no inner attack, or one without an epsilon.
         """
-        if attack is None:
-            raise ValueError("inner_attack must make the adversarial images, got None; name one")
-        attacks = [attack(epsilon) for epsilon in self.epsilons]
+        if not isinstance(attack, Perturbs):
+            raise ValueError(
+                f"inner_attack must have a fixed epsilon, got {self.inner_attack!r}; "
+                "use one such as 'bim'"
+            )
+        attacks = [attack.during_training(epsilon) for epsilon in self.epsilons]
         return Transcript(self.ask, attacks, self.asked_per_epoch // _VERSIONS)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Generator, Tensor, nn
 
-from defenses.base import Decision, Defense, InnerAttack, Perturb, Surrogate, never_rejects
+from defenses.base import Decision, Defense, Perturb, Surrogate, never_rejects
 from defenses.randomness import generator
 from tests.linear import Linear
 
@@ -102,15 +102,19 @@ class Plane(Defense):
         return (self.decode(z) + noise).clamp(0, 1)
 
 
-def shift(seen: list[tuple[Defense, Tensor, Tensor]] | None = None) -> InnerAttack:
-    """An attack that makes every pixel brighter by epsilon, or darker where there is no room."""
+class Shift:
+    """An attack that makes every pixel brighter by epsilon, or darker where there is no room.
 
-    def attack(epsilon: float) -> Perturb:
+    Attributes:
+        seen: (defense, images, labels) of every call.
+    """
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[Defense, Tensor, Tensor]] = []
+
+    def during_training(self, epsilon: float) -> Perturb:
         def perturb(defense: Defense, x: Tensor, y: Tensor, rng: Generator) -> Tensor:
-            if seen is not None:
-                seen.append((defense, x.clone(), y.clone()))
+            self.seen.append((defense, x.clone(), y.clone()))
             return torch.where(x + epsilon <= 1, x + epsilon, x - epsilon)
 
         return perturb
-
-    return attack

@@ -15,13 +15,13 @@ from defenses.cnn import FeedForward, network_of
 from defenses.informed_substitute import InformedImitation, InformedSubstitute
 from defenses.inquiry import to_bytes, to_pixels
 from defenses.randomness import generator
-from tests.asked import Protecting, images, quarters, shift
+from tests.asked import Protecting, Shift, images, quarters
 from tests.linear import labels
 
 TASK = Task((1, 8, 8), 10, "digits", 0.1, 0.1, 0.5)
 EPSILONS = (10 / 255, 20 / 255, 30 / 255)
 VAE = Wrapped("defense_vae", DEFENSES["defense_vae"])
-BRIGHTER = shift()
+BRIGHTER = Shift()
 NOBODY_KNOWS = torch.zeros(1000, dtype=torch.long)
 
 
@@ -88,11 +88,11 @@ def test_answers_are_those_of_the_deployed_target():
 
 def test_the_classifier_inside_is_attacked_away_from_its_own_answers():
     target = Protecting()
-    seen: list[tuple[object, Tensor, Tensor]] = []
-    _, learner = made(target, shift(seen))
+    attack = Shift()
+    _, learner = made(target, attack)
     rounds(learner, images(40), 3)
-    assert sum(len(x) for _, x, _ in seen) == 40
-    for victim, x, y in seen:
+    assert sum(len(x) for _, x, _ in attack.seen) == 40
+    for victim, x, y in attack.seen:
         assert victim is target.classifier
         assert torch.equal(y, labels(target.classifier, x))
 
@@ -100,7 +100,7 @@ def test_the_classifier_inside_is_attacked_away_from_its_own_answers():
 def test_adversarial_questions_fool_the_classifier_inside():
     target = Protecting()
     bim = BIM(norm=Norm.LINF, steps=20, relative_step=0.1)
-    _, learner = made(target, bim.during_training, epsilons=(0.2,), asked_per_epoch=80)
+    _, learner = made(target, bim, epsilons=(0.2,), asked_per_epoch=80)
     rounds(learner, images(40), 1)
     assert learner.transcript.points is not None
     clean, attacked = to_pixels(learner.transcript.points).chunk(2)
@@ -177,7 +177,7 @@ def test_a_substitute_learns_the_targets_answers_and_not_the_inner_classifiers()
 
 def test_labels_play_no_part():
     states = []
-    for y in (NOBODY_KNOWS[:40], torch.arange(40) % 10):
+    for y in (NOBODY_KNOWS[:40], (torch.arange(40) + 1) % 10):
         defense, learner = made(Protecting())
         for number in range(3):
             learner.update(images(40), y, generator(number))
@@ -237,5 +237,5 @@ def test_a_target_without_a_classifier_inside_is_refused():
 
 
 def test_an_inner_attack_is_needed():
-    with pytest.raises(ValueError, match="inner_attack must make the adversarial images, got None"):
-        made(Protecting(), None)
+    with pytest.raises(ValueError, match="inner_attack must have a fixed epsilon, got None"):
+        made(Protecting(), None, inner_attack=None)

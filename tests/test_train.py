@@ -23,7 +23,7 @@ from defenses.base import Defense, Wrapped
 from defenses.informed_substitute import InformedSubstitute
 from defenses.inquiry import Inquiry
 from defenses.pairing import Attacked
-from defenses.projection.inverter import Inverter
+from defenses.projection.learned_inverter import InverterImitation
 from defenses.purification import Purifier
 from defenses.randomness import generator
 
@@ -49,7 +49,9 @@ ASKING = {
     "asking_substitute": InformedSubstitute(
         summary="", target=_VAE, epochs=4, asked=60, asked_per_epoch=20
     ),
-    "asking_inverter": Inverter(summary="", target=_VAE, epochs=4, asked=60, asked_per_epoch=20),
+    "asking_inverter": InverterImitation(
+        summary="", target=_VAE, epochs=4, asked=60, asked_per_epoch=20
+    ),
 }
 """Registered for these tests alone."""
 
@@ -143,7 +145,7 @@ def test_a_killed_training_asks_about_nothing_that_a_checkpoint_remembers(
     assert asked == [20, 20, 20, 20]
     assert resumed.digest == whole.digest
     assert resumed.card["parts"] == {"target": target.digest}
-    expected = {"InformedSubstitute": False, "Inverter": True}[kind.__name__]
+    expected = {"InformedSubstitute": False, "InverterImitation": True}[kind.__name__]
     assert any(key.startswith("target.") for key in load_file(resumed.path)) is expected
 
 

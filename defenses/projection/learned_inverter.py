@@ -96,7 +96,7 @@ class LearnedInverter(Defense):
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Inverter(Inquiry):
+class InverterImitation(Inquiry):
     """An encoder trained to imitate the target's projection; the target is contained.
 
         L = mean_i ||G(E(x_i)) - G(z*(x_i))||^2,    summed over pixels

@@ -10,26 +10,31 @@ from torch import nn
 from defenses import DEFENSES
 from defenses.base import Explains, Task, Wrapped
 from defenses.inquiry import to_pixels
-from defenses.projection.inverter import Inverter, InverterLearner, LearnedInverter, Projects
+from defenses.projection.learned_inverter import (
+    InverterImitation,
+    InverterLearner,
+    LearnedInverter,
+    Projects,
+)
 from defenses.purification import Purifier
 from defenses.randomness import generator
-from tests.asked import Plane, Protecting, images, shift
+from tests.asked import Plane, Protecting, Shift, images
 
 TASK = Task((1, 8, 8), 10, "digits", 0.1, 0.1, 0.5)
 VAE = Wrapped("defense_vae", DEFENSES["defense_vae"])
 LABELS = torch.zeros(1000, dtype=torch.long)
 
 
-def recipe(**fields: object) -> Inverter:
+def recipe(**fields: object) -> InverterImitation:
     small = {"asked": 80, "asked_per_epoch": 32, "batch_size": 32, "epsilons": (0.1,)}
-    return replace(Inverter(summary="", target=VAE), **{**small, **fields})
+    return replace(InverterImitation(summary="", target=VAE), **{**small, **fields})
 
 
 def made(plane: Plane, **fields: object) -> tuple[LearnedInverter, InverterLearner]:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         defense = LearnedInverter(TASK, plane)
-    learner = recipe(**fields).learner(defense, TASK, shift())
+    learner = recipe(**fields).learner(defense, TASK, Shift())
     assert isinstance(learner, InverterLearner)
     return defense, learner
 
@@ -102,7 +107,7 @@ def test_only_the_encoder_is_trained():
         defense = recipe().build(TASK)
     defense.target.eval()
     before = {key: value.clone() for key, value in defense.state_dict().items()}
-    learner = recipe().learner(defense, TASK, shift())
+    learner = recipe().learner(defense, TASK, Shift())
     learner.update(images(40), LABELS[:40], generator(0))
     assert isinstance(defense.target, Purifier)
     moved = {key for key, value in defense.state_dict().items() if not value.equal(before[key])}
