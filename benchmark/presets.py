@@ -69,6 +69,7 @@ _THRESHOLD_DESCENTS = (
 _OVERPOWERED = ("overpowered-l2", "overpowered-unrestricted")
 _ADVERSARIAL = ("adv_linf", "adv_l2")
 
+_ASKING = ("inc_substitute", "inc_inverter")
 _SHORT_INVERSION = {"steps": 5, "refine_steps": 2, "unrolled_steps": 2}
 
 
@@ -119,6 +120,7 @@ PRESETS: dict[str, Preset] = {
                 "pairs": 4,
                 **_SHORT_INVERSION,
             },
+            **_each(_ASKING, epochs=1, batch_size=32, asked=32, asked_per_epoch=32),
         },
         by_dataset=_OBJECTS,
         attacks={

@@ -4,8 +4,10 @@ from defenses.adversarial_training import AdversarialTraining
 from defenses.base import Recipe, Wrapped
 from defenses.cnn import CNN
 from defenses.gmvae import GaussianMixtureVAE, Reclassification
+from defenses.informed_substitute import InformedSubstitute
 from defenses.magnet import MagNet
 from defenses.projection.classifiers import ManifoldClassifier
+from defenses.projection.learned_inverter import InverterImitation
 from defenses.projection.recipe import AutoencodeAndClassify, InvertAndClassify
 from defenses.projection.robust_training import OverpoweredTraining
 from defenses.purification import DEFENSE_VAE_PAIRS, Purification
@@ -29,6 +31,15 @@ _MAGNET = Wrapped("magnet", MagNet(summary="undefended: the classifier that MAD-
 _INC_CLASSIFIER = Wrapped(
     "inc_classifier",
     ManifoldClassifier(summary="undefended: the classifier that Invert-and-Classify protects"),
+)
+_INC = Wrapped(
+    "inc",
+    InvertAndClassify(
+        summary="Invert-and-Classify: onto a generator's range by descent, then the classifier",
+        classifier=_INC_CLASSIFIER,
+        epochs=75,
+        batch_size=100,
+    ),
 )
 
 DEFENSES: dict[str, Recipe] = {
@@ -157,12 +168,7 @@ DEFENSES: dict[str, Recipe] = {
         for letter in TABLE_6
     },
     "inc_classifier": _INC_CLASSIFIER.recipe,
-    "inc": InvertAndClassify(
-        summary="Invert-and-Classify: onto a generator's range by descent, then the classifier",
-        classifier=_INC_CLASSIFIER,
-        epochs=75,
-        batch_size=100,
-    ),
+    "inc": _INC.recipe,
     "inc_overpowered_training": OverpoweredTraining(
         summary="Invert-and-Classify whose classifier was trained against the Overpowered attack",
         classifier=_INC_CLASSIFIER,
@@ -170,5 +176,13 @@ DEFENSES: dict[str, Recipe] = {
     "autoencode_classify": AutoencodeAndClassify(
         summary="the encoder of Invert-and-Classify's generator in place of the descent",
         classifier=_INC_CLASSIFIER,
+    ),
+    "inc_substitute": InformedSubstitute(
+        summary="a network like Invert-and-Classify's classifier, trained on inc's answers",
+        target=_INC,
+    ),
+    "inc_inverter": InverterImitation(
+        summary="an encoder trained on inc's projections, then inc's generator and classifier",
+        target=_INC,
     ),
 }

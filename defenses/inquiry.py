@@ -32,16 +32,17 @@ class Inquiry(Recipe):
     about inputs adversarial to the classifier inside the target. Half of what is asked are
     training images here and half are the same images attacked. The paper does not say what made its
     adversarial inputs: 20 steps of BIM here, the stronger of the two attacks that it evaluates
-    (one step of it is the other, FGSM), at the paper's four epsilons in turn. Nor does it state how
+    (a single step is the other, FGSM), at the paper's four epsilons in turn. Nor does it state how
     many it asked about, the optimiser, its rate or the epochs: all are ours.
 
     An epoch asks about the next images, if any are left, and passes once over all that were asked;
     a killed training loses one epoch's answers at most.
 
     Args:
-        target: what is asked, as deployed; it must answer every image, and contain the classifier
-            that it protects in its field ``classifier``. One that may refuse is imitated without
-            its refusals; what that imitation yields can be handed to it all the same.
+        target: what is asked, as deployed; it contains the classifier that it protects in its field
+            ``classifier``. It must answer every image, but for searches that fail, whose images are
+            left out: of a target that may refuse, name the one without a threshold; what is found
+            on its imitation can be handed to either.
         asked: images that the target is asked about in all.
         asked_per_epoch: at most so many of them in one epoch.
         epsilons: radii of the inner attack, in pixel units.
@@ -137,7 +138,7 @@ def inner_classifier(target: Wrapped) -> Wrapped:
     if inner is None:
         raise ValueError(
             f"target must contain the classifier that it protects, got {target.name!r}, which "
-            "contains none; name one such as 'defense_vae'"
+            "contains none; name one such as 'inc'"
         )
     return inner
 

@@ -24,6 +24,7 @@ from defenses.base import (
     never_rejects,
 )
 from defenses.inquiry import Inquiry, Transcript, to_bytes, to_pixels
+from defenses.memory_format import channels_last
 from defenses.purification.networks import Encoder, bottom
 from defenses.randomness import child
 from defenses.substitutes import decaying_adam
@@ -62,7 +63,7 @@ class LearnedInverter(Defense):
         self.target = target
         features = Encoder(task.shape).features
         head = nn.Linear(math.prod(bottom(task.shape)), self.projecting.latent)
-        self.encoder = nn.Sequential(features, head)
+        self.encoder = channels_last(nn.Sequential(features, head))
 
     @property
     def projecting(self) -> Projects:
@@ -70,7 +71,7 @@ class LearnedInverter(Defense):
         if not isinstance(self.target, Projects):
             raise ValueError(
                 "target must explain images by a decoder with a known number of latents, got "
-                f"{type(self.target).__name__}; name one that projects, such as 'defense_vae'"
+                f"{type(self.target).__name__}; name one that projects, such as 'inc'"
             )
         return self.target
 
@@ -117,7 +118,7 @@ class InverterImitation(Inquiry):
         """See `Inquiry.ask`: G(z*(x)) as bytes (n, C, H, W); a search that ended in NaN is none."""
         if not isinstance(target, Projects):
             raise ValueError(
-                f"target must explain images, got {type(target).__name__}; name one that projects"
+                f"target must explain images, got {type(target).__name__}; name one such as 'inc'"
             )
         found = target.explain(x, rng)
         return to_bytes(found.nan_to_num()), found.flatten(1).isfinite().all(dim=1)
