@@ -50,6 +50,15 @@ ATTACKS: dict[str, Attack] = {
     "mim-linf": MIM(view=_EOT),
     "single-pixel": SinglePixel(view=_EOT),
     "transfer-fgsm": Transfer(norm=Norm.LINF, crafting=FGSM(norm=Norm.LINF)),
+    "transfer-bim": Transfer(
+        norm=Norm.LINF, crafting=BIM(norm=Norm.LINF, steps=20, relative_step=0.1)
+    ),
+    "transfer-pgd-linf": Transfer(
+        norm=Norm.LINF, crafting=PGD(norm=Norm.LINF, steps=80, relative_step=0.01 / 0.3)
+    ),
+    "transfer-pgd-l2": Transfer(
+        norm=Norm.L2, crafting=PGD(norm=Norm.L2, steps=80, relative_step=0.025)
+    ),
     "overpowered-l2": Overpowered(norm=Norm.L2),
     "overpowered-unrestricted": Overpowered(norm=Norm.UNRESTRICTED),
     "overpowered-pairs": OverpoweredPairs(),

@@ -22,6 +22,10 @@ class Transfer(Attack):
 
     The target is never asked, not even whether a candidate fools it, so its cost stays zero.
 
+    A sweep hands over candidates for all images that the target classifies correctly. Figure 5 of
+    the robust manifold paper (Jalal et al. 2017) counts those alone that the source classifies
+    correctly too; where the source errs already, the candidate is what it is most wrong about.
+
     Args:
         crafting: the attack on the source; one run, unconfirmed.
         source: name of the registered defense that the candidates are made on.
@@ -40,6 +44,11 @@ class Transfer(Attack):
             raise ValueError(
                 f"norm must be that of the crafting attack, {self.crafting.norm}, got {self.norm}; "
                 "change one of them"
+            )
+        if self.crafting.restarts > 1:
+            raise ValueError(
+                "restarts of the crafting attack must be 1, for one run is handed over, got "
+                f"{self.crafting.restarts}; lower them"
             )
 
     def equipped(self, trained: Trained) -> "Transfer":

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from attacks.from_foolbox import BIM, PGD
+from attacks.threat import Norm
 from defenses.gmvae import Spread
 from defenses.purification import defense_vae_pairs, mad_pairs
 
@@ -69,7 +71,13 @@ _QUICK_ROUNDS = {"initial_const": 0.1, "const_factor": 4.0, "inset": 0.01, "eot"
 _OVERPOWERED = ("overpowered-l2", "overpowered-unrestricted")
 _ADVERSARIAL = ("adv_linf", "adv_l2")
 
+_ASKING = ("inc_substitute", "inc_inverter")
 _SHORT_INVERSION = {"steps": 5, "refine_steps": 2, "unrolled_steps": 2}
+
+
+def _pgd(norm: Norm, steps: int, relative_step: float) -> dict[str, PGD]:
+    """What makes the candidates of a transfer."""
+    return {"crafting": PGD(norm=norm, steps=steps, relative_step=relative_step)}
 
 
 def _each(names: tuple[str, ...], **overrides: Any) -> Overrides:
@@ -115,6 +123,7 @@ PRESETS: dict[str, Preset] = {
                 "pairs": 4,
                 **_SHORT_INVERSION,
             },
+            **_each(_ASKING, epochs=1, batch_size=32, asked=32, asked_per_epoch=32),
         },
         by_dataset=_OBJECTS,
         attacks={
@@ -134,6 +143,9 @@ PRESETS: dict[str, Preset] = {
             "mim-linf": {"steps": 3, "eot": 1},
             "rand-fgsm": {"eot": 1},
             "single-pixel": {"max_pixels": 4, "abreast": 4, "eot": 1},
+            "transfer-bim": {"crafting": BIM(norm=Norm.LINF, steps=3)},
+            "transfer-pgd-linf": _pgd(Norm.LINF, 3, 0.4),
+            "transfer-pgd-l2": _pgd(Norm.L2, 3, 0.4),
             **_each(_OVERPOWERED, steps=3, starts=2, noise_samples=2),
             "overpowered-pairs": {"steps": 3, "starts": 2, "asks": 2},
             "latent-descent": {"coarse_steps": 5, "binary_steps": 2},
@@ -235,6 +247,8 @@ PRESETS: dict[str, Preset] = {
             "mim-linf": {"eot": 1},
             "rand-fgsm": {"eot": 1},
             "single-pixel": {"eot": 1},
+            "transfer-pgd-linf": _pgd(Norm.LINF, 40, 0.1),
+            "transfer-pgd-l2": _pgd(Norm.L2, 40, 0.1),
             # 50 images of MNIST's size in a minute on two cores; more broke no more of digits.
             **_each(_OVERPOWERED, steps=100, starts=5, noise_samples=4),
             "overpowered-pairs": {"steps": 300, "asks": 10},

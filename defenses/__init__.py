@@ -4,10 +4,12 @@ from defenses.adversarial_training import AdversarialTraining
 from defenses.base import Recipe, Wrapped
 from defenses.cnn import CNN
 from defenses.gmvae import GaussianMixtureVAE, Reclassification
+from defenses.informed_substitute import InformedSubstitute
 from defenses.magnet import MagNet
 from defenses.projection.classifiers import ManifoldClassifier
 from defenses.projection.descent import Momentum
 from defenses.projection.families import Kind
+from defenses.projection.learned_inverter import InverterImitation
 from defenses.projection.recipe import AutoencodeAndClassify, InvertAndClassify
 from defenses.projection.robust_training import OverpoweredTraining
 from defenses.purification import DEFENSE_VAE_PAIRS, Purification
@@ -31,6 +33,15 @@ _MAGNET = Wrapped("magnet", MagNet(summary="undefended: the classifier that MAD-
 _INC_CLASSIFIER = Wrapped(
     "inc_classifier",
     ManifoldClassifier(summary="undefended: the classifier that Invert-and-Classify protects"),
+)
+_INC = Wrapped(
+    "inc",
+    InvertAndClassify(
+        summary="Invert-and-Classify: onto a generator's range by descent, then the classifier",
+        classifier=_INC_CLASSIFIER,
+        epochs=75,
+        batch_size=100,
+    ),
 )
 
 DEFENSES: dict[str, Recipe] = {
@@ -159,12 +170,7 @@ DEFENSES: dict[str, Recipe] = {
         for letter in TABLE_6
     },
     "inc_classifier": _INC_CLASSIFIER.recipe,
-    "inc": InvertAndClassify(
-        summary="Invert-and-Classify: onto a generator's range by descent, then the classifier",
-        classifier=_INC_CLASSIFIER,
-        epochs=75,
-        batch_size=100,
-    ),
+    "inc": _INC.recipe,
     "inc_overpowered_training": OverpoweredTraining(
         summary="Invert-and-Classify whose classifier was trained against the Overpowered attack",
         classifier=_INC_CLASSIFIER,
@@ -185,5 +191,13 @@ DEFENSES: dict[str, Recipe] = {
         tolerance=0.0,
         restarts=10,
         start_std=128**-0.5,
+    ),
+    "inc_substitute": InformedSubstitute(
+        summary="a network like Invert-and-Classify's classifier, trained on inc's answers",
+        target=_INC,
+    ),
+    "inc_inverter": InverterImitation(
+        summary="an encoder trained on inc's projections, then inc's generator and classifier",
+        target=_INC,
     ),
 }

@@ -137,8 +137,7 @@ class Substitute(Recipe):
     def learner(self, defense: Defense, task: Task, attack: InnerAttack | None) -> Learner:
         """Adam on the cross-entropy with the target's answers."""
         student, target = network_of(defense), self.target.build(task)
-        group = {"params": list(student.parameters()), "decay": self.decay, "least": _LEAST_RATE}
-        adam = torch.optim.Adam([group], lr=self.learning_rate)
+        adam = decaying_adam(student, self.learning_rate, self.decay)
         if self.seed_images:
             return AugmentingImitation(
                 student,
@@ -151,6 +150,12 @@ class Substitute(Recipe):
         return Imitation(student, target, adam)
 
 
+def decaying_adam(network: nn.Module, rate: float, decay: float) -> torch.optim.Adam:
+    """Adam whose rate is multiplied by ``decay`` after every epoch, down to 1e-5."""
+    group = {"params": list(network.parameters()), "decay": decay, "least": _LEAST_RATE}
+    return torch.optim.Adam([group], lr=rate)
+
+
 @torch.no_grad()
 def answers(target: Defense, x: Tensor, rng: Generator) -> Tensor:
     """The classes (N,) that the target, as deployed, gives images (N, C, H, W)."""
@@ -158,7 +163,7 @@ def answers(target: Defense, x: Tensor, rng: Generator) -> Tensor:
     return torch.cat([target.decide(part, rng).classes for part in x.split(_AT_ONCE)])
 
 
-def _fit(student: nn.Module, adam: torch.optim.Optimizer, x: Tensor, y: Tensor) -> Tensor:
+def fit(student: nn.Module, adam: torch.optim.Optimizer, x: Tensor, y: Tensor) -> Tensor:
     """One step; the loss."""
     loss = functional.cross_entropy(student(x), y)
     adam.zero_grad(set_to_none=True)
@@ -167,7 +172,7 @@ def _fit(student: nn.Module, adam: torch.optim.Optimizer, x: Tensor, y: Tensor) 
     return loss.detach()
 
 
-def _agrees(student: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+def agrees(student: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     """(N,) bool: right, by the true labels."""
     with torch.no_grad():
         right: Tensor = student(x).argmax(dim=1) == y
@@ -192,11 +197,11 @@ class Imitation(Learner):
     def update(self, x: Tensor, y: Tensor, rng: Generator) -> dict[str, Tensor]:
         """One Adam step; ``y`` plays no part."""
         asked = answers(self.queried[TARGET], x, rng)
-        return {"cross-entropy": _fit(self.student, self.optimizers[0], x, asked)}
+        return {"cross-entropy": fit(self.student, self.optimizers[0], x, asked)}
 
     def validate(self, x: Tensor, y: Tensor) -> Tensor:
         """Right by the true labels, which the student never saw."""
-        return _agrees(self.student, x, y)
+        return agrees(self.student, x, y)
 
 
 @final
@@ -243,7 +248,7 @@ class AugmentingImitation(Learner):
         for _ in range(self.epochs):
             for index in torch.randperm(len(points), generator=rng).split(self.batch_size):
                 own = index.to(x.device)
-                loss = _fit(self.student, self.optimizers[0], points[own], asked[own])
+                loss = fit(self.student, self.optimizers[0], points[own], asked[own])
         return {"cross-entropy": loss}
 
     def outward(self, points: Tensor, classes: Tensor) -> Tensor:
@@ -272,4 +277,4 @@ class AugmentingImitation(Learner):
 
     def validate(self, x: Tensor, y: Tensor) -> Tensor:
         """See `Imitation.validate`."""
-        return _agrees(self.student, x, y)
+        return agrees(self.student, x, y)

@@ -12,6 +12,7 @@ import torch
 from attacks import ATTACKS, SUITES
 from attacks.base import Attack
 from attacks.eot import View
+from attacks.from_foolbox import PGD
 from attacks.sources import Trained
 from attacks.threat import Norm
 from defenses.randomness import generator
@@ -28,6 +29,7 @@ from tests.linear import (
 )
 
 TINY_ROUNDS = {"steps": 12, "initial_const": 0.1, "const_factor": 8.0, "refresh": 10}
+TWIN = Trained("twin", "", "", lambda device: Linear(*random_linear()))
 TINY = {
     "pgd-linf": {"steps": 4, "restarts": 2},
     "pgd-l2": {"steps": 4, "restarts": 2},
@@ -44,7 +46,13 @@ TINY = {
     "bim": {"steps": 4},
     "mim-linf": {"steps": 4},
     "single-pixel": {"max_pixels": 8, "abreast": 5},
-    "transfer-fgsm": {"trained": Trained("twin", "", "", lambda device: Linear(*random_linear()))},
+    "transfer-fgsm": {"trained": TWIN},
+    "transfer-bim": {"trained": TWIN},
+    "transfer-pgd-linf": {
+        "trained": TWIN,
+        "crafting": PGD(norm=Norm.LINF, steps=4, relative_step=0.4),
+    },
+    "transfer-pgd-l2": {"trained": TWIN, "crafting": PGD(norm=Norm.L2, steps=4, relative_step=0.4)},
     "overpowered-l2": {"steps": 60, "starts": 2, "noise_samples": 2, "noise_norm": 0.1},
     "overpowered-unrestricted": {"steps": 60, "starts": 2, "noise_samples": 2, "noise_norm": 0.1},
     "latent-descent": {"coarse_steps": 10, "binary_steps": 4},

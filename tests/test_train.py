@@ -1,5 +1,6 @@
 """Training: resumable, reproducible, kept under a key that names what it depends on."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Generator, Tensor
 
 from benchmark import weights
 from benchmark.catalog import recipe_for
@@ -17,9 +19,15 @@ from benchmark.progress import Bar, Progress
 from benchmark.train import Schedule, ensure, main
 from benchmark.weights import Weights
 from defenses import DEFENSES
+from defenses.base import Defense, Wrapped
+from defenses.informed_substitute import InformedSubstitute
+from defenses.inquiry import Inquiry
 from defenses.pairing import Attacked
+from defenses.projection.learned_inverter import InverterImitation
 from defenses.purification import Purifier
 from defenses.randomness import generator
+
+_VAE = Wrapped("identity_vae", DEFENSES["identity_vae"])
 
 TINY: Preset = replace(
     PRESETS["smoke"],
@@ -36,6 +44,16 @@ TINY: Preset = replace(
         },
     },
 )
+
+ASKING = {
+    "asking_substitute": InformedSubstitute(
+        summary="", target=_VAE, epochs=4, asked=60, asked_per_epoch=20
+    ),
+    "asking_inverter": InverterImitation(
+        summary="", target=_VAE, epochs=4, asked=60, asked_per_epoch=20
+    ),
+}
+"""Registered for these tests alone."""
 
 KILLS = {
     "mad_vae_combined": 2 + 128 + 6,  # magnet's updates, the pairs, one epoch and a half
@@ -100,6 +118,35 @@ def test_training_killed_and_resumed_ends_at_the_same_weights(
     resumed = train(name, "cut")
     assert resumed.digest == whole.digest
     assert not list(resumed.path.parent.glob("*.checkpoint"))
+
+
+@pytest.mark.parametrize("name", ASKING)
+def test_a_killed_training_asks_about_nothing_that_a_checkpoint_remembers(
+    name: str, train: Callable[..., Weights], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    kind = type(ASKING[name])
+    ask = kind.ask
+
+    def counting(self: Inquiry, target: Defense, x: Tensor, rng: Generator) -> tuple[Tensor, ...]:
+        asked.append(len(x))
+        return ask(self, target, x, rng)
+
+    monkeypatch.setattr(kind, "ask", counting)
+    monkeypatch.setitem(DEFENSES, name, ASKING[name])
+    target = train("identity_vae", "cut")
+    shutil.copytree(tmp_path / "cut", tmp_path / "whole")
+    whole = train(name, "whole")
+    assert sum(asked) == 60
+    asked.clear()
+    with pytest.raises(KilledError):
+        train(name, "cut", KillingProgress(updates=1))  # the second is not in the checkpoint
+    resumed = train(name, "cut")
+    assert asked == [20, 20, 20, 20]
+    assert resumed.digest == whole.digest
+    assert resumed.card["parts"] == {"target": target.digest}
+    expected = {"InformedSubstitute": False, "InverterImitation": True}[kind.__name__]
+    assert any(key.startswith("target.") for key in load_file(resumed.path)) is expected
 
 
 def test_checkpoint_of_other_networks_is_refused(

@@ -12,6 +12,7 @@ from attacks.sources import InformedByDefense, Trained
 from attacks.threat import Norm
 from attacks.transfer import Transfer
 from benchmark import records
+from benchmark.catalog import parse_attack
 from benchmark.presets import PRESETS
 from benchmark.progress import Progress
 from benchmark.records import Outcome
@@ -19,7 +20,7 @@ from benchmark.shelf import REGISTERED, Armed
 from benchmark.sources import equip
 from defenses.randomness import generator
 from tests.fakes import TINY, Broken, Cautious, arm
-from tests.linear import Linear, images, labels, random_linear
+from tests.linear import Linear, exact_distance, images, labels, random_linear
 from tests.test_runner import PLAN, cache, sweep  # noqa: F401 (cache is a fixture)
 
 EPSILONS = (0.02, 0.1)
@@ -60,6 +61,43 @@ def test_any_attack_with_a_ball_may_make_the_candidates():
     pgd = PGD(norm=Norm.L2, steps=10, relative_step=0.2)
     (points,) = transfer(norm=Norm.L2, crafting=pgd)(target, x, y, (2.0,), generator(0))
     assert (labels(source(), points) != y).all()
+
+
+@pytest.mark.parametrize("name", ["transfer-bim", "transfer-pgd-linf", "transfer-pgd-l2"])
+def test_candidates_cross_the_sources_boundary_wherever_it_is_within_reach(name):
+    attack = replace(ATTACKS[name], trained=transfer().trained)
+    x = images(12)
+    y = labels(source(), x)
+    distance = exact_distance(source(), x, y, attack.norm)
+    epsilons = (0.7 * float(distance.min()), 1.3 * float(distance.max()))
+    near, far = attack(Linear(*random_linear(seed=2)), x, y, epsilons, generator(0))
+    assert torch.equal(labels(source(), near), y)
+    assert (labels(source(), far) != y).all()
+
+
+def test_bim_ends_in_a_corner_of_the_ball():
+    weight = torch.randn((2, 16), generator=generator(4))
+    linear = Linear(weight, torch.zeros(2))
+    attack = replace(ATTACKS["transfer-bim"], trained=Trained("", "", "", lambda device: linear))
+    x = images(6)
+    y = labels(linear, x)
+    (points,) = attack(linear, x, y, (0.1,), generator(0))
+    away = (weight[1 - y] - weight[y]).sign().reshape(x.shape)
+    torch.testing.assert_close(points, x + 0.1 * away)
+
+
+def test_crafting_with_restarts_is_refused():
+    with pytest.raises(ValueError, match=r"restarts of the crafting attack must be 1, .* got 20"):
+        transfer(crafting=ATTACKS["pgd-linf"])
+
+
+def test_presets_shorten_what_makes_the_candidates():
+    steps = {
+        preset: parse_attack("transfer-pgd-linf[source=adv_linf]", PRESETS[preset], 1)[1]
+        for preset in ("smoke", "quick", "paper")
+    }
+    assert [each.crafting.steps for each in steps.values()] == [3, 40, 80]
+    assert all(each.source == "adv_linf" for each in steps.values())
 
 
 def test_a_norm_other_than_the_crafting_attacks_is_refused():

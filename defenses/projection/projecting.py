@@ -25,6 +25,7 @@ class Projecting(Defense, ABC):
     def __init__(self, classifier: Defense, model: GenerativeModel) -> None:
         super().__init__()
         self.num_classes = classifier.num_classes
+        self.latent = model.latent
         self.classifier = classifier
         self.generator = model
 

@@ -31,6 +31,7 @@ class Purifier(Defense):
     ) -> None:
         super().__init__()
         self.num_classes = task.num_classes
+        self.latent = LATENT
         self.encoder = Encoder(task.shape, LATENT)
         self.decoder = Decoder(task.shape, LATENT)
         self.classifier = classifier
