@@ -49,6 +49,8 @@ from defenses.architectures import ARCHITECTURES
 from defenses.base import Defense, Task, Wrapped
 from defenses.cnn import network_of
 from defenses.pairing import Attacked, Pairing
+from defenses.projection.families import Kind, family_for
+from defenses.projection.inversion import Inversion
 from defenses.randomness import generator
 from defenses.synthesis import Synthesis, SynthesisClassifier
 from tests.reference import synthesis as reference
@@ -430,6 +432,42 @@ def latents(device: str) -> list[Row]:
     ]
 
 
+def inversion(device: str) -> list[Row]:
+    """(i) Inverting a batch against one image alone, on the paper's VAE with random weights."""
+    count, steps = 256, 100
+    model = family_for(Kind.DENSE_VAE, (1, 28, 28)).build((1, 28, 28))
+    model = model.to(device).eval().requires_grad_(False)
+    x = torch.rand((count, 1, 28, 28), generator=generator(0)).to(device)
+    starts = torch.randn((count, 1, model.latent), generator=generator(1)).to(device)
+    search = Inversion(steps=steps, tolerance=0.0)
+
+    def plain() -> None:
+        z = starts[:1, 0].clone().requires_grad_()
+        adam = torch.optim.Adam([z], lr=0.1)
+        for _ in range(steps):
+            (z.grad,) = torch.autograd.grad((model.decode(z) - x[:1]).square().sum(), z)
+            adam.step()
+
+    batched = partial(search.run, model, x, starts, steps)
+    alone = partial(search.run, model, x[:1], starts[:1], steps)
+    against_alone = Pair.of(batched, alone, device)
+    against_plain = Pair.of(batched, plain, device)
+    return [
+        Row(
+            f"(i) Inversion, per image: {count} at once / one alone",
+            f"1/{count / against_alone.ratio:.0f}",
+            "<= 1/20",
+            against_alone.text,
+        ),
+        Row(
+            f"(i) Inversion, per image: {count} at once / one by torch's Adam",
+            f"1/{count / against_plain.ratio:.0f}",
+            "<= 1/20",
+            against_plain.text,
+        ),
+    ]
+
+
 def _trained(
     name: str, dataset: Dataset, device: str, progress: Progress, **fields: Any
 ) -> Defense:
@@ -462,13 +500,13 @@ def _accuracy(defense: Defense, x: Tensor, y: Tensor) -> float:
 
 
 def run(
-    part: Annotated[str, typer.Option(help="parts to run, such as a,c")] = "a,b,c,d,e,f,g,h",
+    part: Annotated[str, typer.Option(help="parts to run, such as a,c")] = "a,b,c,d,e,f,g,h,i",
     device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
 ) -> None:
     """Print a table of speed ratios against the straightforward versions."""
-    unknown = set(part.split(",")) - set("abcdefgh")
+    unknown = set(part.split(",")) - set("abcdefghi")
     if unknown:
-        raise ValueError(f"part must name parts a to h, got {', '.join(sorted(unknown))}")
+        raise ValueError(f"part must name parts a to i, got {', '.join(sorted(unknown))}")
     table = Table(title=f"Speed, {torch.get_num_threads()} threads, {device}", title_justify="left")
     for heading in ("claim", "measured", "wanted", "seconds, first and second side"):
         table.add_column(heading)
@@ -483,6 +521,7 @@ def run(
             "f": lambda: thresholds(device),
             "g": lambda: training_pairs(device),
             "h": lambda: latents(device),
+            "i": lambda: inversion(device),
         }
         for name in part.split(","):
             for row in parts[name]():
