@@ -162,7 +162,7 @@ def _side_by_side(images: Sequence[Image]) -> Image:
 
 
 def show(axes: Axes, image: Image) -> None:
-    """An image (C, H, W) in [0, 1], without a frame."""
+    """An image (C, H, W) without ticks and frame."""
     axes.imshow(_for_display(image), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)

@@ -20,9 +20,9 @@ ALL = "all"
 _RELATIVE_TOLERANCE = 1e-4
 
 _PAPER_NAMES: Mapping[str, tuple[str, ...]] = {
-    "cw-l0": ("cw_l0",),
     "cw-l2": ("cw", "cw_l2"),
     "cw-linf": ("cw_linf",),
+    "cw-l0": ("cw_l0",),
     "mim-linf": ("mim", "mi_fgsm"),
     "pgd-estimated-linf": ("pgd_gradient_estimator",),
     "threshold-aware-l2": ("gmvae_white_box",),
