@@ -170,19 +170,11 @@ def _lines(
     """The lines of one ball; those of a way of counting only where some defense counts so."""
     agreeing = [each if each and each.agreement is not None else None for each in row]
     counting = [each if each and each.agreement is None else None for each in row]
-    for label, found in (
-        ("Published: agreement", agreeing),
-        ("Published: accuracy", counting),
-    ):
+    for counted, found in ((AGREEMENT, agreeing), (ACCURACY, counting)):
         if any(found):
             yield (
-                label,
-                [
-                    _entry(each.published, _printed(scores, layout, each), notes)
-                    if each
-                    else Entry("—")
-                    for each in found
-                ],
+                f"Published: {counted}",
+                [_reported(scores, layout, side, notes) for side in found],
             )
     if any(agreeing):
         same = [each.accuracy if each else None for each in agreeing]
@@ -191,6 +183,11 @@ def _lines(
     yield "Adaptive: accuracy", [_entry(score, "", notes) for score in adapted]
     gaps = [each.gap if each else None for each in row]
     yield "Gap, points", [Entry("—" if gap is None else f"{gap:.1f}") for gap in gaps]
+
+
+def _reported(scores: Scores, layout: Layout, side: Sides | None, notes: Footnotes) -> Entry:
+    aside = _printed(scores, layout, side) if side else ""
+    return _entry(side.published if side else None, aside, notes)
 
 
 def _entry(score: Score | None, aside: str, notes: Footnotes) -> Entry:
