@@ -1,6 +1,7 @@
 """Artefact files and their plans; whole sweeps belong to the runner's tests."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -16,8 +17,8 @@ from tests.synthetic_records import letters, write_cell
 
 NAMES = artefact.names()
 WHITE_BOX = "gmvae-text-white-box"
-MANIFOLD = {f"robust-manifold-figure-{number}" for number in (3, 4, 12, 13, 14, 15)}
-MANIFOLD |= {"robust-manifold-adaptive"}
+MANIFOLD = {f"robust-manifold-figure-{number}" for number in (3, 4, 5, 10, 12, 13, 14, 15)}
+MANIFOLD |= {f"robust-manifold-{name}" for name in ("table-1", "table-2", "combined", "adaptive")}
 
 
 def _prepare(name, preset="paper", dataset="", **options):
@@ -101,6 +102,41 @@ def test_every_published_agreement_is_found_at_every_preset(name, oblivious, pre
                 preferred=made.counterpart.table,
             )
             assert len(numbers) == 1, (defense, spec)
+
+
+@pytest.mark.parametrize("preset", list(PRESETS))
+@pytest.mark.parametrize("name", ["robust-manifold-table-1", "robust-manifold-table-2"])
+def test_every_number_of_the_robust_manifold_tables_stands_beside_one_of_ours(
+    monkeypatch, name, preset
+):
+    library = SimpleNamespace(names=lambda: ("resnet152",))
+    monkeypatch.setitem(catalog.LIBRARIES, "torchvision", library)
+    made = _prepare(name, preset)
+    (paper, table), channels = made.counterpart.table, 3
+    rows = [("clean", "", "", 0.0)]
+    for spec in made.plan.attacks:
+        label, attack = catalog.parse_attack(spec, PRESETS[preset], channels)
+        theirs, view = made.counterpart.attacks[label], attack.view.surrogate or ""
+        rows += [(theirs, view, str(attack.norm), r) for r in made.plan.epsilons[attack.norm]]
+    found = {
+        (number.defense, number.attack, number.epsilon, number.value)
+        for defense in made.plan.defenses
+        for attack, view, norm, radius in rows
+        for number in published.lookup(
+            dataset=made.plan.dataset,
+            defense=defense,
+            attack=attack,
+            surrogate=view,
+            norm=norm,
+            epsilon=radius,
+            preferred=made.counterpart.table,
+        )
+    }
+    assert found == {
+        (number.defense, number.attack, number.epsilon, number.value)
+        for number in published.results()
+        if (number.paper, number.table) == (paper, table)
+    }
 
 
 def test_every_published_overpowered_accuracy_is_found():
