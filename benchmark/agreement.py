@@ -18,7 +18,7 @@ from benchmark import published
 from benchmark.accuracy import Counterpart, Layout, ball_name
 from benchmark.cells import CLEAN
 from benchmark.records import Outcome
-from benchmark.scores import SEVERITY, Score, Scores, split_key
+from benchmark.scores import AGREEMENT, SEVERITY, Score, Scores, split_key
 from benchmark.sheet import Entry, Footnotes, Line, Sheet
 
 OBLIVIOUS = "classifier"
@@ -27,7 +27,6 @@ OBLIVIOUS = "classifier"
 ANSWERED_BY = "answered_by"
 """Field of a purifier: the substitute that classifies in place of its own classifier."""
 
-METRIC = "agreement"
 BARE = "no defense"
 NOTE = (
     "Agreement is not accuracy: it is the share of images, in percent with its 95 % Wilson "
@@ -61,11 +60,14 @@ class Company:
 
 
 def companies(scores: Scores) -> tuple[Company, ...]:
-    """Every bare classifier of the records with its defenses, in the records' order."""
+    """Every bare classifier of the records with its defenses, in the records' order.
+
+    Only defenses whose paper counts agreements.
+    """
     found: dict[str, list[str]] = {}
     for defense in scores.defenses:
         reference = scores.reference(defense)
-        if reference is not None:
+        if reference is not None and scores.counts(defense) == AGREEMENT:
             found.setdefault(reference, []).append(defense)
     return tuple(
         Company(reference, {BARE: reference, **_columns(defenses)})
@@ -144,7 +146,7 @@ def settings(scores: Scores, layout: Layout, company: Company) -> Iterator[Setti
 def agreement_sheet(scores: Scores, layout: Layout, title: str) -> Sheet:
     """Agreements with their Wilson intervals and the published ones beside; a block per classifier.
 
-    Without columns where no defense of the records contains another.
+    Without columns where no defense of the records contains another and counts agreements.
     """
     found = companies(scores)
     columns = tuple(dict.fromkeys(column for company in found for column in company.members))
@@ -244,7 +246,7 @@ def _printed(
         surrogate=surrogate,
         norm=setting.norm,
         epsilon=setting.epsilon,
-        metric=METRIC,
+        metric=AGREEMENT,
         preferred=counterpart.table,
     )
 

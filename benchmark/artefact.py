@@ -11,10 +11,14 @@
     attacks = ["pgd-linf[eot=3,restarts=20,steps=0]", ...]
     keeps = ["confidence"]                       # fields that say what is measured, if any
     shows = ["purified", "latents"]              # only where the kind is "map"
+    classifier = "torchvision:resnet152"         # only where the defenses protect another one here
     samples = 200                                # at preset paper; others have their own number
 
     [epsilons]
     linf = ["8/255"]
+
+    [substitutes.mnist]                          # only where mnist's own would not do in its place
+    linf = ["0.1", "0.2"]
 
 A field in brackets is the paper's budget, except ``row_by``, which is the row itself, and those in
 ``keeps``, which make it another attack and not a longer one. Preset ``paper`` runs all of them;
@@ -26,7 +30,7 @@ import math
 import re
 import tomllib
 from collections.abc import Collection, Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, Field, dataclass, field, fields
 from difflib import get_close_matches
 from enum import StrEnum
 from fractions import Fraction
@@ -42,18 +46,27 @@ class Kind(StrEnum):
     """What is drawn besides the table.
 
     CURVE: worst-case accuracy against epsilon. RATES: accuracy, error and rejection against
-    epsilon, per attack. GRID: images, adversarial examples, their difference. RECONSTRUCTIONS:
-    adversarial examples above what the defense makes of them, with its scores and verdict. SAMPLES:
-    images that the defenses generate. MAP: clean and attacked images, or what a purifier makes of
-    them, in two dimensions. PAIRS: the successes that moved farthest. OVERPOWERED: nothing, but the
-    pairs that left their class are counted in the table.
+    epsilon, per attack. PROTOCOLS: accuracy against epsilon under attacks on the classifier inside,
+    under attacks through the whole defense, and under each that transfers. GRID: images,
+    adversarial examples, their difference. RECONSTRUCTIONS: adversarial examples above what the
+    defense makes of them, with its scores and verdict. PROJECTIONS: images, adversarial examples
+    and what each defense makes of both, with the classifier's confidence in the label. DISTANCES:
+    histograms of how far the defenses move images, clean and attacked. SCATTER: both as points of a
+    plane that is the defense's latents. SAMPLES: images that the defenses generate. MAP: clean and
+    attacked images, or what a purifier makes of them, in two dimensions. PAIRS: the successes that
+    moved farthest. OVERPOWERED: nothing, but the pairs that left their class are counted in the
+    table.
     """
 
     TABLE = "table"
     CURVE = "curve"
     RATES = "rates"
+    PROTOCOLS = "protocols"
     GRID = "grid"
     RECONSTRUCTIONS = "reconstructions"
+    PROJECTIONS = "projections"
+    DISTANCES = "distances"
+    SCATTER = "scatter"
     SAMPLES = "samples"
     MAP = "map"
     PAIRS = "pairs"
@@ -88,6 +101,10 @@ class Artefact:
         row_by: the attack field whose values are the rows; empty where rows are attacks.
         keeps: further attack fields that every preset keeps.
         shows: what a map is of, one map each.
+        classifier: what the defenses protect on the artefact's own data set; empty for what they
+            are registered with, as it is on all others.
+        substitutes: data set -> radii, where it takes the place of the artefact's own; data sets
+            that are not named bring theirs.
     """
 
     name: str
@@ -104,6 +121,8 @@ class Artefact:
     row_by: str = ""
     keeps: tuple[str, ...] = ()
     shows: tuple[Shown, ...] = ()
+    classifier: str = ""
+    substitutes: Mapping[str, Mapping[str, tuple[float, ...]]] = field(default_factory=dict)
 
     def attacks_at(self, preset: str) -> dict[str, str]:
         """Specification to run at this preset -> the paper's specification."""
@@ -154,8 +173,8 @@ def parse(name: str, text: str) -> Artefact:
         content: dict[str, Any] = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"artefact {name} must be TOML, got {error}; correct the file") from error
-    known = {field.name: field for field in fields(Artefact) if field.name != "name"}
-    missing = [k for k, field in known.items() if field.default is MISSING and k not in content]
+    known = {each.name: each for each in fields(Artefact) if each.name != "name"}
+    missing = [name for name, each in known.items() if _required(each) and name not in content]
     unknown = [key for key in content if key not in known]
     if missing or unknown:
         raise ValueError(
@@ -185,11 +204,20 @@ def parse(name: str, text: str) -> Artefact:
         defenses=tuple(content["defenses"]),
         attacks=tuple(content["attacks"]),
         samples=content["samples"],
-        epsilons={n: tuple(map(_radius, radii)) for n, radii in content["epsilons"].items()},
+        epsilons=_radii(content["epsilons"]),
         row_by=content.get("row_by", ""),
         keeps=tuple(content.get("keeps", ())),
         shows=tuple(map(Shown, shows)),
+        classifier=content.get("classifier", ""),
+        substitutes={n: _radii(radii) for n, radii in content.get("substitutes", {}).items()},
     )
+    for dataset, radii in artefact.substitutes.items():
+        if radii.keys() != artefact.epsilons.keys():
+            raise ValueError(
+                f"epsilons for {dataset} in artefact {name} must be of the norms "
+                f"{', '.join(artefact.epsilons)}, got {', '.join(radii) or 'none'}; "
+                "correct the file"
+            )
     for spec in artefact.attacks if artefact.row_by else ():
         if artefact.row_by not in specification(spec)[1]:
             raise ValueError(
@@ -197,6 +225,14 @@ def parse(name: str, text: str) -> Artefact:
                 "correct the file"
             )
     return artefact
+
+
+def _required(each: Field[Any]) -> bool:
+    return each.default is MISSING and each.default_factory is MISSING
+
+
+def _radii(listed: Mapping[str, Collection[str]]) -> dict[str, tuple[float, ...]]:
+    return {norm: tuple(map(_radius, radii)) for norm, radii in listed.items()}
 
 
 def _radius(text: str) -> float:

@@ -1,6 +1,7 @@
-"""Both protocols side by side: what a purifier's paper reports, and what adaptive attacks leave.
+"""Both protocols side by side: what a defense's paper reports, and what adaptive attacks leave.
 
-    published protocol   attacks on the bare classifier; agreement with its clean prediction
+    published protocol   attacks on the classifier inside the defense; what the paper counts:
+                         of a purifier agreement with its clean prediction, else accuracy
     adaptive             attacks through the whole defense; accuracy against the label
 
 Both are worst cases per sample over the attacks of their kind at one radius. The gap is published
@@ -15,16 +16,25 @@ import pandas as pd
 
 from benchmark import published
 from benchmark.accuracy import Layout, ball_name
-from benchmark.agreement import METRIC, OBLIVIOUS, agreement
-from benchmark.scores import Score, Scores, split_key
+from benchmark.agreement import OBLIVIOUS, agreement
+from benchmark.scores import ACCURACY, AGREEMENT, Score, Scores, split_key
 from benchmark.sheet import Entry, Footnotes, Line, Sheet
 
 TRANSFERRED = "transfer-"
 """How the names of attacks begin that were aimed at another defense."""
 
-NOTE = (
-    "*Published*: attacks on the bare classifier, agreement with its clean prediction. "
-    "*Same attacks*: the same points against the label. *Adaptive*: attacks through the whole "
+_COUNTED = {
+    AGREEMENT: "*Published*: attacks on the bare classifier, agreement with its clean prediction. "
+    "*Same attacks*: the same points against the label. ",
+    ACCURACY: "*Published*: attacks on the bare classifier, accuracy against the label. ",
+}
+_BOTH = (
+    "*Published*: attacks on the bare classifier, agreement with its clean prediction or accuracy "
+    "against the label, as the defense's paper counts. *Same attacks*: the points of the former "
+    "against the label. "
+)
+_READING = (
+    "*Adaptive*: attacks through the whole "
     "defense, against the label. Each is the per-sample worst case over its attacks, in percent "
     "with its 95 % Wilson interval; the gap is published minus adaptive, in points. In "
     "parentheses the lowest and highest that the paper printed for a single attack of the kind."
@@ -33,12 +43,13 @@ NOTE = (
 
 @dataclass(frozen=True)
 class Sides:
-    """One purifier at one radius, judged both ways.
+    """One defense at one radius, judged both ways.
 
     Args:
         oblivious: keys of the attacks on the bare classifier.
         adaptive: keys of those through the defense.
-        agreement: under the oblivious ones, with the bare classifier's clean prediction.
+        agreement: under the oblivious ones, with the bare classifier's clean prediction; None where
+            the paper counts accuracy.
         accuracy: under the same, against the label.
         adapted: accuracy under the adaptive ones.
     """
@@ -48,31 +59,39 @@ class Sides:
     epsilon: float
     oblivious: tuple[str, ...]
     adaptive: tuple[str, ...]
-    agreement: Score
+    agreement: Score | None
     accuracy: Score
     adapted: Score
 
     @property
+    def published(self) -> Score:
+        """What the paper counts."""
+        return self.accuracy if self.agreement is None else self.agreement
+
+    @property
     def gap(self) -> float | None:
         """Points between the two protocols; None where one has no number."""
-        if not (self.agreement.measured and self.adapted.measured):
+        if not (self.published.measured and self.adapted.measured):
             return None
-        return self.agreement.accuracy - self.adapted.accuracy
+        return self.published.accuracy - self.adapted.accuracy
 
 
 def sides(scores: Scores, layout: Layout) -> tuple[Sides, ...]:
-    """Every defense with a bare classifier at every radius where it faced attacks of both kinds."""
-    purifiers = [defense for defense in scores.defenses if scores.reference(defense)]
+    """Every defense around a classifier at every radius where it faced attacks of both kinds.
+
+    Agreement needs the bare classifier among the defenses.
+    """
     balls = [(norm, epsilon) for norm, radii in layout.radii.items() for epsilon in radii]
     return tuple(
         found
-        for (norm, epsilon), defense in product(balls, purifiers)
+        for (norm, epsilon), defense in product(balls, scores.defenses)
+        if scores.counts(defense) == ACCURACY or scores.reference(defense)
         if (found := _both(scores, defense, norm, epsilon)) is not None
     )
 
 
 def gap_sheet(scores: Scores, layout: Layout, title: str) -> Sheet:
-    """The sides below each other, a column per purifier; without columns where there are none."""
+    """The sides below each other, a column per defense; without columns where there are none."""
     found = {(each.norm, each.epsilon, each.defense): each for each in sides(scores, layout)}
     columns = tuple(dict.fromkeys(defense for *_, defense in found))
     notes, lines = Footnotes(), []
@@ -83,6 +102,13 @@ def gap_sheet(scores: Scores, layout: Layout, title: str) -> Sheet:
         for label, entries in _lines(scores, layout, row, notes):
             lines.append(Line(label, tuple(entries)))
     return Sheet(title, columns, tuple(lines), tuple(notes.texts))
+
+
+def note(scores: Scores, layout: Layout) -> str:
+    """How to read the sheet."""
+    counted = {scores.counts(each.defense) for each in sides(scores, layout)}
+    first = _COUNTED[counted.pop()] if len(counted) == 1 else _BOTH
+    return first + _READING
 
 
 def tidy(scores: Scores, layout: Layout) -> pd.DataFrame:
@@ -107,42 +133,61 @@ def tidy(scores: Scores, layout: Layout) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _both(scores: Scores, defense: str, norm: str, epsilon: float) -> Sides | None:
+def protocols(scores: Scores, defense: str, norm: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The keys of the attacks on the classifier inside a defense, and of those through it.
+
+    Attacks that do not apply to it, and those that transfer, are in neither.
+    """
     kinds: dict[bool, list[str]] = {True: [], False: []}
     for attack in scores.attacks[norm]:
         name, surrogate, _ = split_key(attack)
         applies = (defense, attack) not in scores.not_applicable
         if applies and not name.startswith(TRANSFERRED):
             kinds[surrogate == OBLIVIOUS].append(attack)
-    if not (kinds[True] and kinds[False]):
+    return tuple(kinds[True]), tuple(kinds[False])
+
+
+def _both(scores: Scores, defense: str, norm: str, epsilon: float) -> Sides | None:
+    oblivious, adaptive = protocols(scores, defense, norm)
+    if not (oblivious and adaptive):
         return None
+    agrees = scores.counts(defense) == AGREEMENT
     return Sides(
         defense,
         norm,
         epsilon,
-        tuple(kinds[True]),
-        tuple(kinds[False]),
-        agreement(scores, defense, kinds[True], norm, epsilon),
-        scores.worst(defense, norm, epsilon, kinds[True]),
-        scores.worst(defense, norm, epsilon, kinds[False]),
+        oblivious,
+        adaptive,
+        agreement(scores, defense, oblivious, norm, epsilon) if agrees else None,
+        scores.worst(defense, norm, epsilon, oblivious),
+        scores.worst(defense, norm, epsilon, adaptive),
     )
 
 
 def _lines(
     scores: Scores, layout: Layout, row: Sequence[Sides | None], notes: Footnotes
 ) -> Iterator[tuple[str, list[Entry]]]:
-    asides = [_printed(scores, layout, each) if each else "" for each in row]
-    found = [each.agreement if each else None for each in row]
-    yield (
-        "Published: agreement",
-        [_entry(*pair, notes) for pair in zip(found, asides, strict=True)],
-    )
-    found = [each.accuracy if each else None for each in row]
-    yield "Same attacks: accuracy", [_entry(score, "", notes) for score in found]
-    found = [each.adapted if each else None for each in row]
-    yield "Adaptive: accuracy", [_entry(score, "", notes) for score in found]
+    """The lines of one ball; those of a way of counting only where some defense counts so."""
+    agreeing = [each if each and each.agreement is not None else None for each in row]
+    counting = [each if each and each.agreement is None else None for each in row]
+    for counted, found in ((AGREEMENT, agreeing), (ACCURACY, counting)):
+        if any(found):
+            yield (
+                f"Published: {counted}",
+                [_reported(scores, layout, side, notes) for side in found],
+            )
+    if any(agreeing):
+        same = [each.accuracy if each else None for each in agreeing]
+        yield "Same attacks: accuracy", [_entry(score, "", notes) for score in same]
+    adapted = [each.adapted if each else None for each in row]
+    yield "Adaptive: accuracy", [_entry(score, "", notes) for score in adapted]
     gaps = [each.gap if each else None for each in row]
     yield "Gap, points", [Entry("—" if gap is None else f"{gap:.1f}") for gap in gaps]
+
+
+def _reported(scores: Scores, layout: Layout, side: Sides | None, notes: Footnotes) -> Entry:
+    aside = _printed(scores, layout, side) if side else ""
+    return _entry(side.published if side else None, aside, notes)
 
 
 def _entry(score: Score | None, aside: str, notes: Footnotes) -> Entry:
@@ -170,7 +215,7 @@ def _printed(scores: Scores, layout: Layout, found: Sides) -> str:
                 surrogate=surrogate,
                 norm=found.norm,
                 epsilon=found.epsilon,
-                metric=METRIC,
+                metric=scores.counts(found.defense),
                 preferred=layout.counterpart.table,
             )
         ]
@@ -178,7 +223,8 @@ def _printed(scores: Scores, layout: Layout, found: Sides) -> str:
     return f"paper {' to '.join(f'{value:g}' for value in ends)}" if values else ""
 
 
-def _columns(name: str, score: Score) -> dict[str, float | None]:
-    values = (score.accuracy, *score.interval) if score.measured else (None, None, None)
+def _columns(name: str, score: Score | None) -> dict[str, float | None]:
+    measured = score is not None and score.measured
+    values = (score.accuracy, *score.interval) if score and measured else (None, None, None)
     shares = [None if value is None else round(value, 4) for value in values]
     return dict(zip((name, f"{name}_low", f"{name}_high"), shares, strict=True))

@@ -222,14 +222,15 @@ def _view(dataset: Dataset, name: str, preset: Preset, shown: Shown) -> Callable
     if shown is Shown.LATENTS:
         if not isinstance(defense, Decodes):
             raise ValueError(f"defenses must have latents, got {name}; name others")
-        return lambda points: _in_parts(defense.encode, points)
+        return lambda points: in_parts(defense.encode, points)
     if not isinstance(defense, Explains):
         raise ValueError(f"defenses must hold reconstructions, got {name}; name others")
     rng = generator(seed_from("map", name))
-    return lambda points: _in_parts(lambda x: defense.explain(x, rng), points)
+    return lambda points: in_parts(lambda x: defense.explain(x, rng), points)
 
 
-def _in_parts(function: Callable[[Tensor], Tensor], points: Image) -> Image:
+def in_parts(function: Callable[[Tensor], Tensor], points: Image) -> Image:
+    """A function of images (n, C, H, W), on one thread and a part of them at a time."""
     with calm(), torch.no_grad():
         parts = torch.from_numpy(points).split(_AT_ONCE)
         return torch.cat([function(part) for part in parts]).numpy()

@@ -36,6 +36,20 @@ def with_classifier(
     return _CLASSIFIER.put(tuple(specs), classifier, defenses)
 
 
+def around_classifier(
+    specs: Iterable[str], classifier: str, defenses: Mapping[str, Recipe] = DEFENSES
+) -> tuple[str, ...]:
+    """`with_classifier`, and this one in place of the classifiers that they are registered with.
+
+    So what a table calls undefended stays what its defenses protect; raises as `with_classifier`.
+    """
+    asked = tuple(specs)
+    recipes = [registered(base_name(spec), defenses) for spec in asked]
+    bare = {recipe.wraps()["classifier"].name for recipe in recipes if _CLASSIFIER.able(recipe)}
+    changed = with_classifier(asked, classifier, defenses)
+    return tuple(dict.fromkeys(classifier if spec in bare else spec for spec in changed))
+
+
 @dataclass(frozen=True)
 class _Everywhere:
     """A field that a value goes to wherever there is such a field.

@@ -42,6 +42,10 @@ _UNBOUNDED: Mapping[tuple[str, str], str] = {
     ("gmvae", "gmvae_white_box"): "the paper penalises the perturbation instead of bounding it",
     ("mad-vae", "cw"): "the paper minimises the perturbation and bounds it nowhere",
     ("mad-vae", "single_pixel"): "the paper changes one pixel and states no ball",
+    **{
+        ("robust-manifold", f"cw_{norm}"): "the paper minimises the perturbation, bounds it nowhere"
+        for norm in ("l0", "l2", "linf")
+    },
 }
 """Papers' attacks that were printed without a ball: shown beside any, with this caveat."""
 
@@ -50,10 +54,18 @@ _UNENFORCED: Mapping[tuple[str, str], str] = {
 }
 """Papers' attacks whose ball bounds nothing that was printed: ours are the unrestricted ones."""
 
-_BARE: Mapping[str, str] = {"mad-vae": "magnet"}
-"""Paper -> our name of the classifier that it calls undefended."""
+_RESNET = "torchvision:resnet152"
+_BARE: Mapping[tuple[str, str], str] = {
+    ("mad-vae", ""): "magnet",
+    ("robust-manifold", ""): "inc_classifier",
+    ("robust-manifold", "2"): _RESNET,
+}
+"""Paper and, where that matters, table -> our name of the classifier that it calls undefended."""
 
 _UNDEFENDED = "no_defense"
+
+_ONLY_VIEW = "exact"
+"""The view of a classifier that nothing defends: whoever names it attacks as if nobody did."""
 
 _SUBSTITUTE = re.compile(r"substitute ([A-E])")
 """A note: the classifier that was attacked, and that classifies what the defense purified."""
@@ -82,6 +94,16 @@ LARGEST_ERROR = "error_maximum"
 
 _SIGNED_PIXELS = "pixels in [-1, 1]"
 """A note: radii are in a box twice as wide as ours."""
+
+_TUNED = re.compile(r"stopping tuned for epsilon .+")
+"""A note: the defense knows the attacker's radius."""
+
+_STOPPED: Mapping[str, str] = {
+    "0.01": f"dip_inc_paper[classifier={_RESNET}]",
+    "0.05": f"dip_inc_paper[classifier={_RESNET}]",
+    "0.1": f"dip_inc_paper[steps=100,classifier={_RESNET}]",
+}
+"""That radius -> our specification of what the paper calls ``dip_inc``."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +151,8 @@ def results() -> tuple[Published, ...]:
 
 def _parse(row: Mapping[str, str]) -> Published:
     parameters: dict[str, float] = {}
-    surrogate, substitute, caveats, scale = "", "", [], 1.0
+    surrogate, substitute, known, caveats, scale = "", "", row["epsilon"], [], 1.0
+    undefended = row["defense"] == _UNDEFENDED
     for part in filter(None, (part.strip() for part in row["note"].split(";"))):
         if match := re.fullmatch(r"(\w+)=(\d+)", part):
             parameters[_PARAMETER_NAMES.get(match[1], match[1])] = float(match[2])
@@ -137,12 +160,18 @@ def _parse(row: Mapping[str, str]) -> Published:
             surrogate = _ATTACKED_VIEWS[part] if row["attack"] != CLEAN else ""
         elif part == _SIGNED_PIXELS:
             scale = 0.5
+            caveats += [f"epsilon {row['epsilon']} for {part}"] if row["epsilon"] else []
+        elif _TUNED.fullmatch(part):
+            known = part.rpartition(" ")[2]
+            caveats += [] if undefended else [part]
         elif match := _SUBSTITUTE.fullmatch(part):
             substitute = f"substitute_{match[1].lower()}"
             surrogate = "classifier" if row["attack"] != CLEAN else ""
         elif part not in _SAID_BY_THE_METRIC:
             caveats.append(part)
     printed, is_accuracy = (row["paper"], row["attack"]), row["metric"] == "accuracy"
+    if undefended and is_accuracy:  # agreements stand beside the classifier's own view
+        surrogate = ""
     of_attack = _UNBOUNDED.get(printed, _UNENFORCED.get(printed))
     caveats += filter(None, (of_attack, _RECLASSIFIED.get(row["metric"])))
     radius = math.inf if printed in _UNENFORCED else _radius(row["epsilon"])
@@ -150,7 +179,7 @@ def _parse(row: Mapping[str, str]) -> Published:
         paper=row["paper"],
         table=row["table"],
         dataset=row["dataset"],
-        defense=_our_defense(row["paper"], row["defense"], substitute),
+        defense=_our_defense(row, substitute, known),
         attack=row["attack"].removesuffix("_substitute"),
         norm="unrestricted" if printed in _UNENFORCED else row["norm"],
         epsilon=None if radius is None else radius * scale,
@@ -163,10 +192,18 @@ def _parse(row: Mapping[str, str]) -> Published:
     )
 
 
-def _our_defense(paper: str, name: str, substitute: str) -> str:
-    """Our name of a paper's defense."""
+def _our_defense(row: Mapping[str, str], substitute: str, known: str) -> str:
+    """Our name of a paper's defense.
+
+    Args:
+        known: the radius of the attack, or that which the defense is tuned for.
+    """
+    paper, name = row["paper"], row["defense"]
     if name == _UNDEFENDED:
-        return substitute or _BARE.get(paper, name)
+        bare = _BARE.get((paper, row["table"]), _BARE.get((paper, ""), name))
+        return substitute or bare
+    if name == "dip_inc":
+        return _STOPPED[known]
     return f"{name}[answered_by={substitute}]" if substitute else name
 
 
@@ -217,11 +254,13 @@ def lookup(
 
     Args:
         attack: our label, ``clean``, or ``all`` for the worst case over the norm's attacks.
+        surrogate: the view that was attacked; empty is the strongest, or the only one.
         epsilon: radius for pixels in [0, 1]; ignored for ``clean`` and for `LARGEST_ERROR`.
         preferred: paper and table whose number is the only one, where it has one.
     """
     name, parameters = specification(attack)
     names = _names_in_papers(name)
+    surrogate = "" if surrogate == _ONLY_VIEW else surrogate
     metrics: Collection[str] = (metric,)
     if metric == "accuracy" and defense.endswith(_RECLASSIFYING):
         defense, metrics = defense.removesuffix(_RECLASSIFYING), _RECLASSIFIED

@@ -8,6 +8,8 @@ Rows are sorted by epsilon, then by sample. The metadata (`provenance`) is JSON 
     cell fields      as in `benchmark.cells.Cell`
     dataset_caveat   what differs from the official data set; "" for nothing
     preset           its name
+    reference        the bare classifier inside the defense; "" for none, and in old files
+    counts           what its paper counts under attacks on that one (`defenses.counting`), or ""
     versions         of Python and the packages that compute
     commit           of the source tree, or "unknown"
     device           name of the processor or accelerator

@@ -13,7 +13,17 @@ from typing import Annotated
 import typer
 
 from attacks.threat import Norm
-from benchmark import artefact, catalog, overrides, published, rates, scores, tables
+from benchmark import (
+    artefact,
+    catalog,
+    overrides,
+    projections,
+    protocols,
+    published,
+    rates,
+    scores,
+    tables,
+)
 from benchmark.accuracy import Counterpart
 from benchmark.artefact import Artefact, Kind
 from benchmark.command import command
@@ -70,11 +80,12 @@ def prepare(
     Args:
         preset: ``paper`` runs the artefact's own sample number and attack fields; other presets
             have their own, except for the field that names the rows.
-        source: its own data set, or one that takes its place and brings its own epsilons.
+        source: its own data set, or one that takes its place, with the epsilons that the artefact
+            has for it, or else its own.
         samples: test images; None as above.
         seed: root of all seeds.
-        classifier: what the artefact's defenses protect in place of their own; the published
-            numbers, which are not of it, then stand beside none of ours.
+        classifier: what the artefact's defenses protect in place of their own, and what is then
+            undefended; published numbers that are not of it stand beside none of ours.
     """
     substituted = source.name != wanted.dataset
     radii = _radii(wanted, source) if substituted else wanted.epsilons
@@ -91,12 +102,15 @@ def prepare(
     title = f"{wanted.source}: {wanted.title}, preset {preset.name}"
     if substituted:
         title += f"; on {source.name} instead of {wanted.dataset}"
-        title += f", with the epsilons of {source.name}" if radii else ""
+        whose = "epsilons for" if source.name in wanted.substitutes else "the epsilons of"
+        title += f", with {whose} {source.name}" if radii else ""
     if samples is None and preset.name == "paper":
         samples = wanted.samples
     defenses = wanted.defenses
+    protected = classifier or ("" if substituted else wanted.classifier)
+    if protected:
+        defenses = overrides.around_classifier(defenses, protected)
     if classifier:
-        defenses = overrides.with_classifier(defenses, classifier)
         title += f"; the defenses protect {classifier}"
     parts = [wanted.name, preset.name, *([classifier.replace(":", "-")] if classifier else [])]
     parts += [f"n{samples}"] if samples not in (None, wanted.samples) else []
@@ -221,8 +235,10 @@ def listing() -> str:
 
 
 def _radii(wanted: Artefact, source: Source) -> dict[str, tuple[float, ...]]:
-    """The substitute's own epsilons, for the artefact's norms."""
-    own = source.curve if wanted.kind in _SWEPT else source.epsilons
+    """Epsilons for a substitute: the artefact's, or its own, for the artefact's norms."""
+    if source.name in wanted.substitutes:
+        return dict(wanted.substitutes[source.name])
+    own = source.curve if wanted.kind in (*_SWEPT, Kind.PROTOCOLS) else source.epsilons
     return {norm: tuple(own[Norm(norm)]) for norm in wanted.epsilons}
 
 
@@ -241,6 +257,14 @@ def _pictures(
             pictures = show.generated(made.plan.defenses)
         case Kind.RATES:
             pictures = rates.write(scores.read(paths), folder, made.stem, made.title)
+        case Kind.PROTOCOLS:
+            pictures = protocols.write(scores.read(paths), folder, made.stem, made.title)
+        case Kind.PROJECTIONS:
+            pictures = projections.compared(show, paths)
+        case Kind.DISTANCES:
+            pictures = projections.measured(show, paths)
+        case Kind.SCATTER:
+            pictures = projections.scattered(show, paths)
         case Kind.MAP:
             pictures = show.mapped(paths, made.artefact.shows)
         case Kind.PAIRS:

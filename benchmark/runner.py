@@ -303,6 +303,7 @@ class _Bench:
             "dataset_caveat": self.dataset.caveat,
             "preset": self.plan.preset.name,
             "reference": task.armed.reference,
+            "counts": task.armed.counts,
         }
 
 

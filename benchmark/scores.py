@@ -31,6 +31,12 @@ SEVERITY = {
 INVALID and ERROR are above WRONG: one unresolved sample must show, whatever else was found.
 """
 
+ACCURACY, AGREEMENT = "accuracy", "agreement"
+"""What papers count: the label's class, or the bare classifier's for the clean image."""
+
+_FORMERLY = {"reference": "", "counts": AGREEMENT}
+"""Metadata of files from before there was such a thing; those with a reference are of purifiers."""
+
 _MUST_AGREE = ("dataset", "dataset_digest", "seed", "votes", "samples")
 _KEYS = ["defense", "attack", "norm", "epsilon", "sample"]
 _COLUMNS = [*_KEYS, "severity", "answer", "right", "score"]
@@ -111,7 +117,8 @@ class Scores:
             whether it is the label, rejected or not, ``score`` the rejection score.
         not_applicable: (defense, attack) -> reason.
         metadata: of every record file, in order, with the row and column keys added as
-            ``defense_key`` and ``attack_key``; older files have an empty ``reference``.
+            ``defense_key`` and ``attack_key``; older files have an empty ``reference``, and
+            count agreements.
     """
 
     defenses: tuple[str, ...]
@@ -147,6 +154,13 @@ class Scores:
         name = next(m["reference"] for m in self.metadata if m["defense_key"] == defense)
         found = [key for key in self.defenses if name and split_key(key)[0] == name]
         return found[0] if len(found) == 1 else None
+
+    def counts(self, defense: str) -> str:
+        """What a defense's paper counts under attacks on the classifier that it contains.
+
+        `AGREEMENT`, `ACCURACY`, or empty where it contains none.
+        """
+        return next(str(m["counts"]) for m in self.metadata if m["defense_key"] == defense)
 
     def radii(self, norm: str) -> tuple[float, ...]:
         """Epsilons that were asked for, ascending; also where no attack applied."""
@@ -254,9 +268,7 @@ def read(paths: Iterable[Path]) -> Scores:
     frames, described, not_applicable = [], [], {}
     for position, (frame, metadata) in enumerate(loaded):
         defense, attack = defense_keys[position], attack_keys[position]
-        described.append(
-            {"reference": "", **metadata, "defense_key": defense, "attack_key": attack}
-        )
+        described.append({**_FORMERLY, **metadata, "defense_key": defense, "attack_key": attack})
         if metadata["not_applicable"]:
             not_applicable[defense, attack] = str(metadata["not_applicable"])
         else:

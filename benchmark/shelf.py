@@ -25,6 +25,7 @@ class Armed:
         digest: hash of its weights.
         load: makes it, in any process.
         reference: registered name of the bare classifier that it contains; empty for none.
+        counts: what its paper counts under attacks on that classifier; see `Counts`.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Armed:
     digest: str
     load: Load
     reference: str = ""
+    counts: str = ""
 
     @cached_property
     def example(self) -> Defense:
@@ -66,7 +68,9 @@ def arm_registered(
     recipe = catalog.recipe_for(name, preset, dataset.name)
     stored = train.ensure(dataset, name, preset, device=device, progress=progress)
     load = Stored(stored, recipe, dataset.task)
-    return Armed(name, repr(recipe), stored.digest, load, _reference(recipe))
+    reference = _reference(recipe)
+    counts = str(recipe.counts) if reference else ""
+    return Armed(name, repr(recipe), stored.digest, load, reference, counts)
 
 
 def _reference(recipe: Recipe) -> str:

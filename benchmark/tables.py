@@ -245,7 +245,7 @@ def _read(
         _Section(
             "Published protocol and adaptive attacks, side by side",
             gap.gap_sheet(found, layout, f"{title}: published protocol / adaptive / gap"),
-            gap.NOTE,
+            gap.note(found, layout),
         ),
         _Section(
             "Agreement with the bare classifier's clean prediction",

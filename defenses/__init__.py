@@ -179,6 +179,12 @@ DEFENSES: dict[str, Recipe] = {
         summary="the encoder of Invert-and-Classify's generator in place of the descent",
         classifier=_INC_CLASSIFIER,
     ),
+    "autoencode_classify_2d": AutoencodeAndClassify(
+        summary="the same with a generator of two latents, which can be drawn in a plane",
+        classifier=_INC_CLASSIFIER,
+        latent=2,
+        starts_from="inc[latent=2]",
+    ),
     "defense_gan": InvertAndClassify(
         summary="Invert-and-Classify as Defense-GAN: a WGAN, ten starts, 200 steps of momentum",
         classifier=_INC_CLASSIFIER,

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol, Self, final, runtime_che
 import torch
 from torch import Generator, Tensor, nn
 
+from defenses.counting import Counts
 from defenses.pairing import Pairing
 
 
@@ -363,6 +364,9 @@ class Recipe(ABC):
 
     queried_fields: ClassVar[frozenset[str]] = frozenset()
     """Fields that hold a `Wrapped` defense which is asked during training, but not contained."""
+
+    counts: ClassVar[Counts] = Counts.ACCURACY
+    """What its paper counts under attacks on the classifier that it contains."""
 
     summary: str
     epochs: int

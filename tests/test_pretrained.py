@@ -397,7 +397,7 @@ def test_reproduced_artefacts_name_another_classifier_in_title_and_file(librarie
     made = reproduce.prepare(
         wanted, PRESETS["quick"], DATASETS["mnist"], classifier="torchvision:tiny"
     )
-    assert "magnet" in made.plan.defenses
+    assert made.plan.defenses[0] == "torchvision:tiny"  # what is undefended, in place of magnet
     assert "defense_vae[classifier=torchvision:tiny]" in made.plan.defenses
     assert made.title.endswith("; the defenses protect torchvision:tiny")
     assert made.stem == "mad-vae-table-1-quick-torchvision-tiny"

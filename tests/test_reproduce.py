@@ -1,12 +1,13 @@
 """Artefact files and their plans; whole sweeps belong to the runner's tests."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 
 from attacks.threat import Norm
-from benchmark import artefact, catalog, published, reproduce
+from benchmark import artefact, catalog, projections, published, reproduce
 from benchmark.artefact import Kind
 from benchmark.datasets import DATASETS
 from benchmark.presets import PRESETS
@@ -16,6 +17,8 @@ from tests.synthetic_records import letters, write_cell
 
 NAMES = artefact.names()
 WHITE_BOX = "gmvae-text-white-box"
+MANIFOLD = {f"robust-manifold-figure-{number}" for number in (3, 4, 5, 10, 12, 13, 14, 15)}
+MANIFOLD |= {f"robust-manifold-{name}" for name in ("table-1", "table-2", "combined", "adaptive")}
 
 
 def _prepare(name, preset="paper", dataset="", **options):
@@ -36,7 +39,7 @@ def test_every_table_and_figure_of_the_issue_has_a_file():
     gmvae |= {f"gmvae-figure-{number}" for number in (3, 4, 5)}
     mad = {f"mad-vae-table-{table}" for table in ("1", "2", "2-transfer", "3")}
     mad |= {f"mad-vae-figure-{number}" for number in range(1, 14)}
-    assert set(NAMES) == eabs | gmvae | mad
+    assert set(NAMES) == eabs | gmvae | mad | MANIFOLD
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -53,7 +56,7 @@ def test_every_artefact_names_only_what_is_registered(name, preset):
         assert str(attack.norm) in wanted.epsilons
 
 
-UNPRINTED = ("figure", "mad-vae", WHITE_BOX)
+UNPRINTED = ("figure", "mad-vae", "robust-manifold", WHITE_BOX)
 PRINTED = [name for name in NAMES if not any(part in name for part in UNPRINTED)]
 
 
@@ -99,6 +102,41 @@ def test_every_published_agreement_is_found_at_every_preset(name, oblivious, pre
                 preferred=made.counterpart.table,
             )
             assert len(numbers) == 1, (defense, spec)
+
+
+@pytest.mark.parametrize("preset", list(PRESETS))
+@pytest.mark.parametrize("name", ["robust-manifold-table-1", "robust-manifold-table-2"])
+def test_every_number_of_the_robust_manifold_tables_stands_beside_one_of_ours(
+    monkeypatch, name, preset
+):
+    library = SimpleNamespace(names=lambda: ("resnet152",))
+    monkeypatch.setitem(catalog.LIBRARIES, "torchvision", library)
+    made = _prepare(name, preset)
+    (paper, table), channels = made.counterpart.table, 3
+    rows = [("clean", "", "", 0.0)]
+    for spec in made.plan.attacks:
+        label, attack = catalog.parse_attack(spec, PRESETS[preset], channels)
+        theirs, view = made.counterpart.attacks[label], attack.view.surrogate or ""
+        rows += [(theirs, view, str(attack.norm), r) for r in made.plan.epsilons[attack.norm]]
+    found = {
+        (number.defense, number.attack, number.epsilon, number.value)
+        for defense in made.plan.defenses
+        for attack, view, norm, radius in rows
+        for number in published.lookup(
+            dataset=made.plan.dataset,
+            defense=defense,
+            attack=attack,
+            surrogate=view,
+            norm=norm,
+            epsilon=radius,
+            preferred=made.counterpart.table,
+        )
+    }
+    assert found == {
+        (number.defense, number.attack, number.epsilon, number.value)
+        for number in published.results()
+        if (number.paper, number.table) == (paper, table)
+    }
 
 
 def test_every_published_overpowered_accuracy_is_found():
@@ -188,6 +226,56 @@ def test_a_substituted_curve_follows_the_substitutes_sweep():
         assert tuple(radii) == tuple(DATASETS["mnist"].curve[norm])
 
 
+def test_a_substitute_that_the_artefact_names_has_the_artefacts_radii():
+    made = _prepare("robust-manifold-figure-4", "quick", "mnist")
+    assert "on mnist instead of celeba, with epsilons for mnist" in made.title
+    assert made.plan.epsilons == {Norm.LINF: (0.2,)}
+    assert _prepare("robust-manifold-figure-4", "quick").plan.epsilons == {Norm.LINF: (0.025,)}
+    other = _prepare("robust-manifold-figure-4", "quick", "digits")
+    assert "with the epsilons of digits" in other.title
+    assert other.plan.epsilons == {Norm.LINF: (0.1,)}
+
+
+AROUND = artefact.parse(
+    "around",
+    """
+    title = "t"
+    source = "s"
+    paper = "mad-vae"
+    table = "1"
+    kind = "table"
+    dataset = "mnist"
+    defenses = ["magnet", "defense_vae", "mad_vae_combined[centres=separate]"]
+    attacks = ["fgsm"]
+    classifier = "cnn"
+    samples = 10
+    [epsilons]
+    linf = ["0.3"]
+    """,
+)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "asked", "protected"),
+    [("mnist", "", "cnn"), ("digits", "", ""), ("digits", "substitute_a", "substitute_a")],
+)
+def test_an_artefacts_classifier_is_protected_on_its_own_data_set_unless_another_is_asked_for(
+    dataset, asked, protected
+):
+    made = reproduce.prepare(AROUND, PRESETS["quick"], DATASETS[dataset], classifier=asked)
+    assert made.plan.defenses == (
+        (
+            protected,
+            f"defense_vae[classifier={protected}]",
+            f"mad_vae_combined[centres=separate,classifier={protected}]",
+        )
+        if protected
+        else AROUND.defenses
+    )
+    assert ("the defenses protect" in made.title) == bool(asked)
+    assert made.stem.endswith(asked)
+
+
 def test_file_names_hold_preset_samples_and_seed_where_they_differ():
     assert _prepare("e-abs-table-1").stem == "e-abs-table-1-paper"
     stem = _prepare("e-abs-table-1", "quick", samples=20, seed=3).stem
@@ -243,6 +331,34 @@ def test_the_command_draws_rates_and_shows_every_published_one(swept, tmp_path):
     assert "![gmvae-figure-3-quick-rates.svg]" in text
 
 
+def test_the_command_draws_curves_by_what_attacks_saw(swept, tmp_path):
+    assert reproduce.main(["robust-manifold-figure-3", "--results", str(tmp_path)]) == 0
+    for suffix in ("protocols.csv", "protocols-linf.png", "protocols-linf.svg"):
+        assert (tmp_path / "mnist" / f"robust-manifold-figure-3-quick-{suffix}").stat().st_size > 0
+    text = (tmp_path / "mnist" / "robust-manifold-figure-3-quick.md").read_text()
+    assert "![robust-manifold-figure-3-quick-protocols-linf.svg]" in text
+    assert "epsilon = 0.15" in text and "epsilon = 0.3" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("robust-manifold-figure-4", "compared"),
+        ("robust-manifold-figure-13", "measured"),
+        ("robust-manifold-figure-14", "scattered"),
+    ],
+)
+def test_the_command_shows_what_an_artefacts_kind_shows(swept, monkeypatch, tmp_path, name, shown):
+    asked = []
+    monkeypatch.setattr(
+        projections, shown, lambda show, paths: asked.append((show.stem, len(paths))) or []
+    )
+    assert reproduce.main([name, "--results", str(tmp_path), "--dataset", "digits"]) == 0
+    wanted = artefact.load(name)
+    cells = len(wanted.defenses) * (1 + len(wanted.attacks))
+    assert asked == [(f"{name}-quick", cells)]
+
+
 def test_the_command_lists_every_artefact(capsys):
     assert reproduce.main(["--list"]) == 0
     out = capsys.readouterr().out
@@ -292,10 +408,15 @@ def test_an_attack_without_a_ball_has_an_infinite_radius():
     ("before", "after", "sentence"),
     [
         ("kind", "kynd", "missing: kind; unknown: kynd"),
-        ('"table"', '"chair"', "must be table, curve, rates, grid, .*, got 'chair'"),
+        ('"table"', '"chair"', "must be table, curve, rates, .*, got 'chair'"),
         ('"3/2"', '"big"', "epsilon must be like 0.3, 8/255 or inf, got 'big'"),
         ("samples = 10", 'samples = 10\nrow_by = "steps"', "must name 'steps', got 'ddn'"),
         ("samples = 10", "samples =", "must be TOML"),
+        (
+            "[epsilons]",
+            "[substitutes.mnist]\n[epsilons]",
+            "epsilons for mnist in .* norms l2, got none",
+        ),
         ('"table"', '"map"', "shows of artefact name must be some of inputs, .*, got none"),
         ("samples = 10", 'shows = ["inputs"]\nsamples = 10', "absent for other kinds"),
     ],

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import final
 
 from defenses.base import Defense, InnerAttack, Learner, Recipe, Task, Wrapped
+from defenses.counting import Counts
 from defenses.pairing import Attacked, Pairing
 from defenses.purification.learner import Clusters, Loss, PurifierLearner, Rates, Reduction
 from defenses.purification.networks import Spread
@@ -65,6 +66,7 @@ class Purification(Recipe):
     """
 
     inference_fields = frozenset({"answered_by"})
+    counts = Counts.AGREEMENT
 
     epochs: int = 5
     halve_every: int = 0
