@@ -205,6 +205,13 @@ PRESETS: dict[str, Preset] = {
                 "inner_attack": "overpowered-pairs[steps=100]",
                 "steps": 300,
             },
+            # A quarter of the published width, a fiftieth of the updates: blurred digits.
+            "defense_gan": {
+                "epochs": 16,
+                "learning_rate": 2e-4,
+                "least_updates": 2000,
+                "width": 16,
+            },
             "inc_classifier": {
                 "epochs": 3,
                 "batch_size": 128,
