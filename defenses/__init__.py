@@ -11,6 +11,7 @@ from defenses.projection.descent import Momentum
 from defenses.projection.families import Kind
 from defenses.projection.learned_inverter import InverterImitation
 from defenses.projection.recipe import AutoencodeAndClassify, InvertAndClassify
+from defenses.projection.redrawing import RedrawAndClassify
 from defenses.projection.robust_training import OverpoweredTraining
 from defenses.purification import DEFENSE_VAE_PAIRS, Purification
 from defenses.purification.learner import Reduction
@@ -205,5 +206,14 @@ DEFENSES: dict[str, Recipe] = {
     "inc_inverter": InverterImitation(
         summary="an encoder trained on inc's projections, then inc's generator and classifier",
         target=_INC,
+    ),
+    "dip_inc": RedrawAndClassify(
+        summary="an untrained network redraws the image (Deep Image Prior), then the classifier",
+        classifier=_INC_CLASSIFIER,
+        steps=300,
+    ),
+    "dip_inc_paper": RedrawAndClassify(
+        summary="the same, stopped as the paper does for the smaller epsilons that it knows",
+        classifier=_INC_CLASSIFIER,
     ),
 }
