@@ -49,14 +49,17 @@ from defenses.architectures import ARCHITECTURES
 from defenses.base import Defense, Task, Wrapped
 from defenses.cnn import network_of
 from defenses.pairing import Attacked, Pairing
+from defenses.projection.deep_image_prior import DeepImagePrior
 from defenses.projection.families import Kind, family_for
 from defenses.projection.inversion import Inversion
+from defenses.projection.skip_network import SkipNetwork
 from defenses.randomness import generator
 from defenses.synthesis import Synthesis, SynthesisClassifier
 from tests.reference import synthesis as reference
 from tests.reference.foolbox_direct import carlini_wagner, fgsm, pgd_linf
 from tests.reference.full_inference import FullInference
 from tests.reference.purifier import LATENT, RandomPurifier
+from tests.reference.skip_network import Reference
 
 _GIGA = 1e9
 _IMAGES = 32
@@ -468,6 +471,39 @@ def inversion(device: str) -> list[Row]:
     ]
 
 
+def redrawing(device: str) -> list[Row]:
+    """(j) Sixteen images' networks as one, against PyTorch's layers one image after the other."""
+    count, steps, shape = 16, 10, (3, 32, 32)
+    x = torch.rand((count, *shape), generator=generator(0)).to(device)
+    rows = []
+    for width in (128, 32):
+        prior = DeepImagePrior(network=SkipNetwork(width=width), steps=steps, error=0.0)
+        depth, inputs = prior.network.depth(*shape[1:]), prior.network.inputs
+        model = Reference(depth, width, prior.network.skip, inputs, shape[0]).to(device).train()
+        z = torch.rand((1, inputs, *shape[1:]), generator=generator(1)).to(device)
+
+        def plain(model: Reference = model, z: Tensor = z) -> None:
+            for image in x.split(1):
+                adam = torch.optim.Adam(model.parameters(), lr=0.01)
+                for _ in range(steps):
+                    loss = (model(z + torch.randn_like(z) / 30) - image).square().mean()
+                    adam.zero_grad()
+                    loss.backward()
+                    adam.step()
+
+        timed = Pair.of(plain, partial(prior.redraw, x, generator(2)), device, runs=3)
+        name = "published width" if width == 128 else f"quick's {width}"
+        rows.append(
+            Row(
+                f"(j) Deep Image Prior at 32x32, {name}: one after the other / {count} as one",
+                f"{timed.ratio:.1f}x",
+                ">= 3x",
+                timed.text,
+            )
+        )
+    return rows
+
+
 def _trained(
     name: str, dataset: Dataset, device: str, progress: Progress, **fields: Any
 ) -> Defense:
@@ -500,13 +536,13 @@ def _accuracy(defense: Defense, x: Tensor, y: Tensor) -> float:
 
 
 def run(
-    part: Annotated[str, typer.Option(help="parts to run, such as a,c")] = "a,b,c,d,e,f,g,h,i",
+    part: Annotated[str, typer.Option(help="parts to run, such as a,c")] = "a,b,c,d,e,f,g,h,i,j",
     device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
 ) -> None:
     """Print a table of speed ratios against the straightforward versions."""
-    unknown = set(part.split(",")) - set("abcdefghi")
+    unknown = set(part.split(",")) - set("abcdefghij")
     if unknown:
-        raise ValueError(f"part must name parts a to i, got {', '.join(sorted(unknown))}")
+        raise ValueError(f"part must name parts a to j, got {', '.join(sorted(unknown))}")
     table = Table(title=f"Speed, {torch.get_num_threads()} threads, {device}", title_justify="left")
     for heading in ("claim", "measured", "wanted", "seconds, first and second side"):
         table.add_column(heading)
@@ -522,6 +558,7 @@ def run(
             "g": lambda: training_pairs(device),
             "h": lambda: latents(device),
             "i": lambda: inversion(device),
+            "j": lambda: redrawing(device),
         }
         for name in part.split(","):
             for row in parts[name]():

@@ -13,7 +13,7 @@ from defenses.projection.redrawing import Redrawing
 from defenses.projection.skip_network import SkipNetwork, Weights
 from defenses.randomness import generator, row_generators
 from tests.linear import Linear, random_linear
-from tests.reference.skip_network import Reference
+from tests.reference.skip_network import Reference, kernel
 
 TINY = SkipNetwork(scales=2, width=6, skip=2, inputs=4)
 PRIOR = DeepImagePrior(network=TINY, steps=40, error=0.0)
@@ -56,17 +56,19 @@ def test_the_grouped_network_is_ulyanovs_one_by_one(shape: tuple[int, int, int])
         expected = alone(z[i : i + 1])
         (expected - target[i : i + 1]).square().sum().backward()
         torch.testing.assert_close(drawn[i], expected[0])
+        slopes = {name: slope_of(each)[i] for name, each in together.items()}
         for number, scale in enumerate(alone.scales()):
             for name in ("skip", "down", "same", "up", "mix"):
                 body = getattr(scale, name)
-                kernel = body[0][-1].weight.grad
-                slope = together[f"{number}.{name}"].grad
-                assert slope is not None
-                ours = slope[i].permute(2, 1, 0).reshape(kernel.shape)
-                torch.testing.assert_close(ours, kernel, rtol=1e-6, atol=1e-10)
-                gain = together[f"{number}.{name}.gain"].grad
-                assert gain is not None
-                torch.testing.assert_close(gain[i], body[1].weight.grad, rtol=1e-6, atol=1e-10)
+                ours = kernel(slopes, f"{number}.{name}")
+                torch.testing.assert_close(ours, body[0][-1].weight.grad, rtol=1e-6, atol=1e-10)
+                gain = slopes[f"{number}.{name}.gain"]
+                torch.testing.assert_close(gain, body[1].weight.grad, rtol=1e-6, atol=1e-10)
+
+
+def slope_of(weights: Tensor) -> Tensor:
+    assert weights.grad is not None
+    return weights.grad
 
 
 def test_the_published_network_has_the_published_number_of_parameters() -> None:

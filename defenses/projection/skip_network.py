@@ -74,27 +74,33 @@ class SkipNetwork:
             shape: (channels, height, width) of the image.
         """
         channels, *sides = shape
-        layers: dict[str, tuple[int, int, int]] = {}  # outputs, inputs, taps
-        norms: dict[str, int] = {}
+        weights: Weights = {}
+
+        def layer(name: str, before: int, taps: int = 1, narrow: int = 0) -> None:
+            """A convolution of ``narrow`` + ``before`` channels, each part in its own layout."""
+            after = self.skip if name.endswith("skip") else self.width
+            drawn = _uniform((taps, narrow + before, after), (narrow + before) * taps, rng)
+            if narrow:
+                weights[f"{name}.narrow"] = _gathering(drawn[:, :narrow])
+            wide = drawn[:, narrow:]
+            down = name.endswith("down")
+            weights[name] = wide[0] if taps == 1 else (_gathering if down else _scattering)(wide)
+            norm(name, after)
+
+        def norm(name: str, size: int) -> None:
+            weights[f"{name}.gain"], weights[f"{name}.shift"] = torch.ones(size), torch.zeros(size)
+
         for scale in range(self.depth(*sides)):
             before = self.inputs if scale == 0 else self.width
-            layers[f"{scale}.skip"] = (self.skip, before, 1)
-            layers[f"{scale}.down"] = (self.width, before, _KERNEL**2)
-            layers[f"{scale}.same"] = (self.width, self.width, _KERNEL**2)
-            layers[f"{scale}.up"] = (self.width, self.skip + self.width, _KERNEL**2)
-            layers[f"{scale}.mix"] = (self.width, self.width, 1)
-            norms |= {f"{scale}.{name}": layers[f"{scale}.{name}"][0] for name in _NORMALISED}
-            norms[f"{scale}.joined"] = self.skip + self.width
-        layers["last"] = (channels, self.width, 1)
-        weights: Weights = {}
-        for name, (after, before, taps) in layers.items():
-            bound = 1 / math.sqrt(before * taps)
-            drawn = torch.rand((taps, before, after), generator=rng)
-            weights[name] = (2 * drawn - 1) * bound
-        bound = 1 / math.sqrt(self.width)
-        weights["last.bias"] = (2 * torch.rand(channels, generator=rng) - 1) * bound
-        for name, size in norms.items():
-            weights[f"{name}.gain"], weights[f"{name}.shift"] = torch.ones(size), torch.zeros(size)
+            layer(f"{scale}.skip", before)
+            layer(f"{scale}.down", before, _KERNEL**2)
+            layer(f"{scale}.same", self.width, _KERNEL**2)
+            norm(f"{scale}.joined.narrow", self.skip)
+            norm(f"{scale}.joined", self.width)
+            layer(f"{scale}.up", self.width, _KERNEL**2, narrow=self.skip)
+            layer(f"{scale}.mix", self.width)
+        weights["last"] = _uniform((self.width, channels), self.width, rng)
+        weights["last.bias"] = _uniform((channels,), self.width, rng)
         return weights
 
     def draw(self, weights: Weights, z: Tensor) -> Tensor:
@@ -102,7 +108,7 @@ class SkipNetwork:
         n, _, height, width = z.shape
         ladder = _ladder(height, width, self.depth(height, width), z.dtype, z.device)
         h = self._scale(weights, 0, ladder, z.flatten(2).mT)
-        drawn = torch.baddbmm(weights["last.bias"][:, None], h, weights["last"][:, 0])
+        drawn = torch.baddbmm(weights["last.bias"][:, None], h, weights["last"])
         return torch.sigmoid(drawn).mT.reshape(n, -1, height, width)
 
     def _scale(
@@ -112,7 +118,7 @@ class SkipNetwork:
         rung = ladder[scale]
 
         def normal(name: str, features: Tensor) -> Tensor:
-            gain, shift = (weights[f"{scale}.{name}.{part}"] for part in ("gain", "shift"))
+            gain, shift = self._norm(weights, f"{scale}.{name}")
             found: Tensor = _Normalised.apply(  # type: ignore[no-untyped-call]
                 features, gain, shift, self.slope
             )
@@ -122,21 +128,34 @@ class SkipNetwork:
         down = normal("same", rung.below.staying.scatter(down, weights[f"{scale}.same"]))
         if scale + 1 < len(ladder):
             down = self._scale(weights, scale + 1, ladder, down)
-        skip = normal("skip", torch.bmm(h, weights[f"{scale}.skip"][:, 0]))
-        gain, shift = (
-            weights[f"{scale}.joined.{part}"].split([self.skip, self.width], dim=1)
-            for part in ("gain", "shift")
-        )
-        skip = _normalised(skip, gain[0], shift[0])
-        down = rung.normalised_doubling(down, gain[1], shift[1])
-        kernels = weights[f"{scale}.up"]
-        joined = rung.staying.gather(skip, kernels[:, :, : self.skip])
-        joined = joined + rung.doubling.scatter(down, kernels[:, :, self.skip :])
-        mixed = torch.bmm(normal("up", joined), weights[f"{scale}.mix"][:, 0])
-        return normal("mix", mixed)
+        skip = normal("skip", torch.bmm(h, weights[f"{scale}.skip"]))
+        skip = _normalised(skip, *self._norm(weights, f"{scale}.joined.narrow"))
+        down = rung.normalised_doubling(down, *self._norm(weights, f"{scale}.joined"))
+        joined = rung.staying.gather(skip, weights[f"{scale}.up.narrow"])
+        joined = joined + rung.doubling.scatter(down, weights[f"{scale}.up"])
+        return normal("mix", torch.bmm(normal("up", joined), weights[f"{scale}.mix"]))
+
+    @staticmethod
+    def _norm(weights: Weights, name: str) -> tuple[Tensor, Tensor]:
+        """Gain and shift (n, C) of a normalisation."""
+        return weights[f"{name}.gain"], weights[f"{name}.shift"]
 
 
-_NORMALISED = ("skip", "down", "same", "up", "mix")
+def _uniform(shape: tuple[int, ...], fan_in: int, rng: Generator) -> Tensor:
+    """PyTorch's initial weights of convolutions and their biases."""
+    return (2 * torch.rand(shape, generator=rng) - 1) / math.sqrt(fan_in)
+
+
+def _gathering(kernel: Tensor) -> Tensor:
+    """(9, C, O) as `_Taps.gather` wants it: (3, 3 C, O)."""
+    return kernel.reshape(_KERNEL, -1, kernel.shape[2])
+
+
+def _scattering(kernel: Tensor) -> Tensor:
+    """(9, C, O) as `_Taps.scatter` wants it: (3, C, 3 O)."""
+    _, before, after = kernel.shape
+    by_row = kernel.reshape(_KERNEL, _KERNEL, before, after).transpose(1, 2)
+    return by_row.reshape(_KERNEL, before, _KERNEL * after)
 
 
 class _Normalised(torch.autograd.Function):
@@ -191,7 +210,7 @@ class _Taps:
 
         Args:
             h: (n, y x, C).
-            weights: (n, 9, C, O).
+            weights: (n, 3, 3 C, O), see `_gathering`.
         """
         n, _, channels = h.shape
         (_, high, y), (_, wide, x) = self.rows.shape, self.columns.shape
@@ -199,15 +218,19 @@ class _Taps:
         columns = self.columns.transpose(0, 1).reshape(wide * _KERNEL, x)
         seen = _shared(columns, seen.view(n * _KERNEL * high, x, channels))
         seen = seen.view(n, _KERNEL, high * wide, _KERNEL * channels)
-        return (seen @ weights.reshape(n, _KERNEL, _KERNEL * channels, -1)).sum(dim=1)
+        return (seen @ weights).sum(dim=1)
 
     def scatter(self, h: Tensor, weights: Tensor) -> Tensor:
-        """Mix channels first, look afterwards, for maps that stay or grow; see `gather`."""
-        n, _, channels = h.shape
+        """Mix channels first, look afterwards: for maps that stay or grow.
+
+        Args:
+            h: as for `gather`.
+            weights: (n, 3, C, 3 O), see `_scattering`.
+        """
+        n = len(h)
         (_, high, y), (_, wide, x) = self.rows.shape, self.columns.shape
-        outputs = weights.shape[-1]
-        by_row = weights.view(n, _KERNEL, _KERNEL, channels, outputs).transpose(2, 3)
-        mixed = h[:, None] @ by_row.reshape(n, _KERNEL, channels, _KERNEL * outputs)
+        outputs = weights.shape[-1] // _KERNEL
+        mixed = h[:, None] @ weights
         columns = self.columns.permute(1, 2, 0).reshape(wide, x * _KERNEL)
         mixed = _shared(columns, mixed.view(n * _KERNEL * y, x * _KERNEL, outputs))
         rows = self.rows.transpose(0, 1).reshape(high, _KERNEL * y)

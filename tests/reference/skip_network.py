@@ -64,15 +64,32 @@ class Reference(nn.Module):
             for name in ("skip", "down", "same", "up", "mix"):
                 body = getattr(scale, name)
                 convolve, norm = body[0][-1], body[1]
-                kernel = weights[f"{number}.{name}"]
-                side = int(len(kernel) ** 0.5)
-                convolve.weight.copy_(
-                    kernel.permute(2, 1, 0).reshape(*convolve.weight.shape[:2], side, side)
-                )
+                convolve.weight.copy_(kernel(weights, f"{number}.{name}"))
                 norm.weight.copy_(weights[f"{number}.{name}.gain"])
                 norm.bias.copy_(weights[f"{number}.{name}.shift"])
-            scale.joined.weight.copy_(weights[f"{number}.joined.gain"])
-            scale.joined.bias.copy_(weights[f"{number}.joined.shift"])
-        self.last.weight.copy_(weights["last"][0].mT[..., None, None])
+            for part, own in (("gain", scale.joined.weight), ("shift", scale.joined.bias)):
+                narrow, wide = (
+                    weights[f"{number}.joined{each}.{part}"] for each in (".narrow", "")
+                )
+                own.copy_(torch.cat([narrow, wide]))
+        self.last.weight.copy_(weights["last"].mT[..., None, None])
         self.last.bias.copy_(weights["last.bias"])
         return self
+
+
+def kernel(weights: dict[str, Tensor], name: str) -> Tensor:
+    """A convolution's weight (O, C, side, side) from one image's weights of the grouped network."""
+    own = weights[name]
+    if own.dim() == 2:
+        return own.mT[..., None, None]
+    kind = name.rpartition(".")[2]
+    if kind == "down":  # (3, 3 C, O)
+        return gathered(own)
+    wide = own.unflatten(2, (3, -1)).permute(3, 1, 0, 2)  # (3, C, 3 O)
+    if kind != "up":
+        return wide
+    return torch.cat([gathered(weights[f"{name}.narrow"]), wide], dim=1)
+
+
+def gathered(own: Tensor) -> Tensor:
+    return own.unflatten(1, (3, -1)).permute(3, 2, 0, 1)
