@@ -239,6 +239,25 @@ def lookup(
     return tuple({number.value: number for number in reversed(own or found)}.values())[::-1]
 
 
+def of_table(
+    table: tuple[str, str], *, defense: str, attack: str, metric: str
+) -> tuple[Published, ...]:
+    """What one table of a paper says of a measurement, on whichever data set it was made.
+
+    Whoever shows such a number beside one from another data set names the paper's.
+
+    Args:
+        table: paper and table.
+        attack: as the paper's rows call it.
+    """
+    return tuple(
+        number
+        for number in results()
+        if (number.paper, number.table) == table
+        and (number.defense, number.attack, number.metric) == (defense, attack, metric)
+    )
+
+
 def attacks_under_all(dataset: str, norm: str, defense: str) -> frozenset[str]:
     """The papers' names of the attacks that their ``all`` row covers for this defense."""
     tables = {
