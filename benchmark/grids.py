@@ -124,7 +124,7 @@ def draw(pictures: Sequence[Picture], title: str) -> Figure:
     grid = figure.subplots(len(pictures[0].rows), len(pictures), squeeze=False)
     for column, picture in enumerate(pictures):
         for row, (name, image) in enumerate(picture.rows.items()):
-            _show(grid[row, column], image)
+            show(grid[row, column], image)
             if column == 0:
                 grid[row, column].set_ylabel(name, fontsize="small")
         size = "small" if picture.reconstruction is None else "x-small"
@@ -149,7 +149,7 @@ def draw_samples(samples: Mapping[str, Sequence[Image]], title: str) -> Figure:
     grid = figure.subplots(len(samples), 1, squeeze=False)[:, 0]
     for axes, (name, images) in zip(grid, samples.items(), strict=True):
         axes.set_ylabel(name, fontsize="small", rotation=0, ha="right", va="center")
-        _show(axes, _side_by_side(images[:count]))
+        show(axes, _side_by_side(images[:count]))
     figure.suptitle(heading, fontsize="medium", x=0.01, ha="left")
     return figure
 
@@ -161,7 +161,8 @@ def _side_by_side(images: Sequence[Image]) -> Image:
     return np.concatenate(padded, axis=-1)[..., :-gap]
 
 
-def _show(axes: Axes, image: Image) -> None:
+def show(axes: Axes, image: Image) -> None:
+    """An image (C, H, W) without ticks and frame."""
     axes.imshow(_for_display(image), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)

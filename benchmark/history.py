@@ -103,7 +103,7 @@ def read(path: Path) -> pd.DataFrame:
         raise OSError(f"{path} must be losses as CSV, got something else; delete it") from error
     if UPDATE not in frame:
         raise OSError(
-            f"{path} must have a column {UPDATE!r}, got {', '.join(map(str, frame))}; delete it with the "
-            "weights beside it and train again"
+            f"{path} must have a column {UPDATE!r}, got {', '.join(map(str, frame))}; delete it "
+            "with the weights beside it and train again"
         )
     return frame

@@ -125,7 +125,8 @@ class Answered:
     @property
     def distance(self) -> Values:
         """(n,) ||C(G(z)) - C(G(z'))||_2 of the softmax outputs."""
-        return np.linalg.norm(np.exp(self.kept) - np.exp(self.left), axis=1)
+        between: Values = np.linalg.norm(np.exp(self.kept) - np.exp(self.left), axis=1)
+        return between
 
     def measures(self) -> dict[str, Measure]:
         """Every metric that there are pairs for."""
@@ -153,7 +154,8 @@ class Answered:
 
 def divergence(log_p: Values, log_q: Values) -> Values:
     """KL(P || Q) (n,) in nats, from log-probabilities (n, K); finite where these are."""
-    return np.maximum((np.exp(log_p) * (log_p - log_q)).sum(axis=1), 0)
+    nats: Values = (np.exp(log_p) * (log_p - log_q)).sum(axis=1).clip(min=0)
+    return nats
 
 
 def transferred(kept: Values, left: Values) -> Mask:
@@ -241,8 +243,11 @@ def _entry(
         notes.mark(f"{number.source}: {number.caveat}") for number in printed if number.caveat
     )
     measured = {**answered.measures(), ACCURACY: answered.accuracy()}.get(metric)
+    was_asked = metric == TRANSFERRED and answered.transfer is not None
     if measured is None:
-        return Entry("—", aside=aside, marks=marks) if printed else Entry("")
+        return Entry("—", aside=aside, marks=marks) if printed or was_asked else Entry("")
+    if was_asked:
+        aside = f"of {measured.n} pairs"
     digits = 3 if metric in (MEAN_KL, DISTANCE) else 1
     low, high = (f"{end:.{digits}f}" for end in (measured.low, measured.high))
     return Entry(f"{measured.value:.{digits}f}", f"[{low}, {high}]", f"{low}–{high}", aside, marks)
@@ -266,7 +271,7 @@ def _share(metric: str, mask: Mask) -> Measure:
 
 
 def _mean(metric: str, values: Values) -> Measure:
-    low, high = statistics.bootstrapped_mean(values)
+    low, high = statistics.bootstrapped_mean(values.tolist())
     return Measure(metric, float(values.mean()), low, high, len(values))
 
 

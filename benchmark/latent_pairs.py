@@ -2,7 +2,7 @@
 4.3): the search, the answers of a bare classifier, and the transfer to the deployed defense.
 
 Each is a file (`benchmark.latent_cells`) that is made once. Searches and transfers are cut into
-blocks of `BLOCK` pairs, which several processes compute; a killed run goes on from there.
+blocks, which several processes compute; a killed run goes on from there.
 """
 
 import shutil
@@ -27,8 +27,8 @@ from benchmark.shelf import Armed
 from benchmark.storage import require_writable
 from benchmark.workers import Workers
 
-BLOCK = 50
-"""Pairs computed together: what a kill costs."""
+SEARCHED, ASKED = 50, 10
+"""Pairs searched together, and pairs that a defense is asked about together: what a kill costs."""
 
 CLEAN_IMAGES = 10_000
 """Test images at most for the accuracy of a bare classifier: all of MNIST's."""
@@ -67,11 +67,17 @@ class Hunt:
             self._cell(Step.SEARCH, armed), attack=label, attack_repr=repr(attack), count=count
         )
         marks = marks_of(attack.steps)
-        tasks = [Search(cell, p, armed.load, attack, marks) for p in _blocks(np.arange(count))]
+        tasks = [
+            Search(cell, p, armed.load, attack, marks) for p in _blocks(np.arange(count), SEARCHED)
+        ]
         return self._finished(cell, tasks, f"pairs on {armed.name}, {label}")
 
     def ask(self, armed: Armed, source: Armed, searched: PairFile) -> Answered:
-        """What a defense's bare classifier says of pairs found on ``source``; raises as `search`."""
+        """What a defense's bare classifier says of pairs found on ``source``.
+
+        Raises:
+            ValueError, OSError: as `search`.
+        """
         cell = replace(self._cell(Step.ANSWERS, armed, searched), count=len(searched.rows))
         count = min(CLEAN_IMAGES, len(self.dataset.test))
         index = np.sort(test_sample(self.dataset, count, self.seed))
@@ -103,7 +109,7 @@ class Hunt:
         chosen = np.flatnonzero(found.valid & found.different)[:count]
         tasks = [
             Transfer(cell, block, armed.load, source.load, found.searched.rows.iloc[block])
-            for block in _blocks(chosen)
+            for block in _blocks(chosen, ASKED)
         ]
         label = f"transfer to {armed.name} of pairs on {source.name}"
         return replace(found, transfer=self._finished(cell, tasks, label))
@@ -132,7 +138,8 @@ class Hunt:
         waiting = [task for task in tasks if not _part(parts, task).exists()]
         bar = self.progress.start(label, sum(len(task.pairs) for task in waiting))
         compute = partial(_compute, device=self.workers.device, parts=parts.absolute())
-        for count in self.workers.each(compute, waiting):
+        alone = replace(self.workers, jobs=1)
+        for count in (self.workers if len(waiting) > 1 else alone).each(compute, waiting):
             bar.advance(count)
         bar.finish()
         blocks = [latent_cells.load(_part(parts, task)) for task in tasks]
@@ -154,8 +161,8 @@ class Hunt:
         }
 
 
-def _blocks(pairs: Indices) -> list[Indices]:
-    return [pairs[first : first + BLOCK] for first in range(0, len(pairs), BLOCK)]
+def _blocks(pairs: Indices, size: int) -> list[Indices]:
+    return [pairs[first : first + size] for first in range(0, len(pairs), size)]
 
 
 def _part(parts: Path, task: Task) -> Path:

@@ -134,7 +134,7 @@ class Answers:
         with calm():
             clock = _Clock(_projecting(self.load, device, self.cell.defense))
             rows: dict[str, Any] = {"pair": self.pairs}
-            for name, images in _images(self.source, self.latents, device).items():
+            for name, images in drawn(self.source, self.latents, device).items():
                 rows[name] = list(_log_probabilities(clock.defense, images).cpu().numpy())
             right = sum(self._right(clock.defense, part, device) for part in self._parts())
             facts = {"clean_images": len(self.clean), "clean_correct": right}
@@ -176,7 +176,7 @@ class Transfer:
             names = (self.cell.seed, "latent pairs", self.cell.dataset, "transfer")
             rng = generator(seed_from(*names, self.cell.defense))
             rows: dict[str, Any] = {"pair": self.pairs}
-            for name, images in _images(self.source, self.latents, device).items():
+            for name, images in drawn(self.source, self.latents, device).items():
                 runs = [
                     _classes(clock.defense.decide(images, child(rng, run)))
                     for run in range(self.cell.runs)
@@ -209,8 +209,8 @@ def _projecting(load: Load, device: str, name: str) -> Projecting:
 
 
 @torch.no_grad()
-def _images(source: Load, latents: pd.DataFrame, device: str) -> dict[str, Tensor]:
-    """G(z) and G(z') (n, C, H, W), by column."""
+def drawn(source: Load, latents: pd.DataFrame, device: str) -> dict[str, Tensor]:
+    """G(z) and G(z') (n, C, H, W) by the column that holds their latents."""
     decoder = _projecting(source, device, "the searched defense")
     return {
         name: decoder.decode(
@@ -233,7 +233,8 @@ def _distances(defense: Projecting, trace: Tensor) -> Tensor:
     parts = trace.flatten(0, 2).split(_AT_ONCE)
     logs = torch.cat([_log_probabilities(defense, defense.decode(part)) for part in parts])
     outputs = logs.exp().reshape(*trace.shape[:3], -1)
-    return (outputs[:, :, 0] - outputs[:, :, 1]).norm(dim=2)
+    between: Tensor = (outputs[:, :, 0] - outputs[:, :, 1]).norm(dim=2)
+    return between
 
 
 def _classes(decision: Decision) -> Tensor:

@@ -62,6 +62,7 @@ _SAID_BY_THE_METRIC = (
     "mean over images and noise norms",
     "norm budget not enforced",
     "correct under every noise norm",
+    "pairs found on the original classifier",
 )
 """Notes that the metric's or the attack's own name says where the number is shown."""
 

@@ -3,10 +3,11 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 from attacks import ATTACKS
 from attacks.base import Attack
-from benchmark import catalog, train
+from benchmark import catalog, history, train
 from benchmark.datasets import DATASETS, Dataset, Source
 from benchmark.presets import Preset
 from benchmark.progress import Progress
@@ -25,6 +26,7 @@ class Armed:
         digest: hash of its weights.
         load: makes it, in any process.
         reference: registered name of the bare classifier that it contains; empty for none.
+        losses: how its training went (`benchmark.history`); None for nothing trained.
     """
 
     name: str
@@ -32,6 +34,7 @@ class Armed:
     digest: str
     load: Load
     reference: str = ""
+    losses: Path | None = None
 
     @cached_property
     def example(self) -> Defense:
@@ -66,7 +69,8 @@ def arm_registered(
     recipe = catalog.recipe_for(name, preset, dataset.name)
     stored = train.ensure(dataset, name, preset, device=device, progress=progress)
     load = Stored(stored, recipe, dataset.task)
-    return Armed(name, repr(recipe), stored.digest, load, _reference(recipe))
+    losses = history.path_beside(stored.path)
+    return Armed(name, repr(recipe), stored.digest, load, _reference(recipe), losses)
 
 
 def _reference(recipe: Recipe) -> str:
