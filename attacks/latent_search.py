@@ -8,6 +8,7 @@ latents descend on loss + lambda * excess while lambda >= 0 ascends, and because
 only circle around the saddle point, the best iterate *inside the budget* is kept.
 """
 
+import math
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -91,14 +92,19 @@ class Found(NamedTuple):
 class LatentSearch:
     """Simultaneous descent on latents and ascent on one multiplier per problem.
 
-    The loss of a problem is a hinge on the lead, averaged over noisy copies of the decoded image:
+    The loss of a problem is a hinge on the lead of each of its M latents, averaged over noisy
+    copies of the decoded image:
 
-        (relu(margin - lead(C(G(z') + u))) [+ relu(margin - kept lead(C(G(z) + u)))]) / slope
-        + lambda (d^2 - eta^2) / (2 eta),      d = ||G(z') - anchor||
+        h' = mean over u of relu(margin - lead(C(G(z') + u)))
+        h  = mean over u of relu(margin - kept lead(C(G(z) + u)))            where M is 2
+        M log mean exp(h', [h]) / slope + lambda (d^2 - eta^2) / (2 eta),    d = ||G(z') - anchor||
 
     where u is ``noise_norm`` long in a random direction, fresh at every step, and the slope is that
     of the lead in the pixels at the start. So both terms are lengths, lambda is near 1 at the
-    saddle point, and neither the scale of the logits nor that of the budget matters much.
+    saddle point, and neither the scale of the logits nor that of the budget matters much. Of two
+    latents the one that is worse off by a logit or more counts alone: a sum of hinges is as low
+    with both of them on one side of the boundary, where it leaves most pairs if the margin is out
+    of reach.
 
     Args:
         steps: of both.
@@ -157,14 +163,15 @@ class LatentSearch:
                 images = _decoded(defense, latents)
                 noisy = self._noisy(images, problems.keys, child(rng, "step", step))
                 leads = _leads(defense.classify(noisy.flatten(0, 2)), noisy, problems.classes)
-                hinges = (self.margin - leads).relu().mean(dim=2).sum(dim=1)
+                hinges = (self.margin - leads).relu().mean(dim=2)
+                pulls = hinges.shape[1] * (hinges.logsumexp(dim=1) - math.log(hinges.shape[1]))
                 squares = _squared_distances(images, problems.anchors)
                 excess = (squares - problems.radii**2) / (2 * problems.radii.clamp_min(_LEAST))
                 if step == 0:
                     slopes = _slopes(leads, images)
-                loss = (hinges / slopes + multipliers * excess).sum()
+                loss = (pulls / slopes + multipliers * excess).sum()
             inside = squares.detach().sqrt() <= problems.radii * (1 + _REACH)
-            solved = solved | (inside & (hinges.detach() == 0))
+            solved = solved | (inside & (hinges.detach() == 0).all(dim=1))
             record.see(running, inside, leads.detach(), latents.detach(), images.detach())
             record.mark(step)
             if step == self.steps:

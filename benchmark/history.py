@@ -51,8 +51,11 @@ class History:
         self._sums, self._summed = {}, 0
 
     def tensors(self) -> dict[str, Tensor]:
-        """The rows, a column (n,) each on the CPU; NaN where an update had no such loss."""
-        names = dict.fromkeys(name for _, means in self._rows for name in means)
+        """The rows, a column (n,) each on the CPU; NaN where an update had no such loss.
+
+        Losses come by name, as a checkpoint does not keep their order.
+        """
+        names = sorted({name for _, means in self._rows for name in means})
         columns = {UPDATE: torch.tensor([update for update, _ in self._rows])}
         for name in names:
             values = [means.get(name, torch.tensor(torch.nan)).cpu() for _, means in self._rows]

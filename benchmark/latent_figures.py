@@ -1,6 +1,5 @@
 """Figures about pairs of latents (Jalal et al. 2017, Figures 6 to 9)."""
 
-import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -163,32 +162,34 @@ def draw_trace(trace: pd.DataFrame, names: Mapping[str, str], title: str) -> Fig
             label=f"{defense}, {names[str(attack)]}",
         )
     axes.set_xscale("symlog", linthresh=1)
-    axes.set(xlabel="steps of the search", ylabel="mean ||C(G(z)) - C(G(z'))||₂", xlim=(0, None))
-    axes.set_ylim(0, math.sqrt(2) * 1.02)
-    _finish(axes, title)
+    axes.set(xlabel="steps of the search", ylabel="mean ||C(G(z)) − C(G(z'))||₂", xlim=(0, None))
+    axes.set_ylim(0, 1.25 * float(trace["high"].max()) or 1.0)
+    axes.set_title(figures.wrapped(title, _WIDTH - 0.5), loc="left", fontsize="medium")
+    axes.legend(frameon=False, fontsize="small", loc="upper left")
+    _plain(axes)
     return figure
 
 
 def draw_losses(losses: pd.DataFrame, title: str) -> Figure:
-    """A line per loss against the updates (Figure 7).
+    """A panel per loss, which have scales of their own, against the updates (Figure 7).
 
     Args:
         losses: as `history.read` returns them.
     """
     names = [str(name) for name in losses if name != history.UPDATE]
-    figure = figures.blank(_WIDTH, 3.8)
-    axes = figure.add_subplot()
-    for name, look in curves.styles(names).items():
-        axes.plot(losses[history.UPDATE], losses[name], color=look.color, label=name, lw=1.3)
-    axes.set(xlabel="updates", ylabel="loss", xlim=(0, None))
-    axes.set_ylim(bottom=0)
-    _finish(axes, title)
+    figure = figures.blank(_WIDTH, 0.8 + 1.7 * len(names))
+    grid = figure.subplots(len(names), 1, squeeze=False, sharex=True)[:, 0]
+    for axes, (name, look) in zip(grid, curves.styles(names).items(), strict=True):
+        axes.plot(losses[history.UPDATE], losses[name], color=look.color, lw=1.3)
+        axes.set_ylabel(name)
+        axes.set_ylim(bottom=min(0, losses[name].min()))
+        _plain(axes)
+    grid[-1].set(xlabel="updates", xlim=(0, None))
+    figure.suptitle(figures.wrapped(title, _WIDTH - 0.5), fontsize="medium", x=0.01, ha="left")
     return figure
 
 
-def _finish(axes: Axes, title: str) -> None:
-    axes.set_title(figures.wrapped(title, _WIDTH - 0.5), loc="left", fontsize="medium")
-    axes.legend(frameon=False, fontsize="small")
+def _plain(axes: Axes) -> None:
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
 

@@ -64,7 +64,7 @@ LABELS: Mapping[str, str] = {
     VALID_PAIRS: "Valid pairs, %",
     MEAN_KL: "Mean KL divergence, nats",
     DIFFERENT: "Different classes, % of valid",
-    DISTANCE: "Mean ||C(G(z)) - C(G(z'))||₂",
+    DISTANCE: "Mean L2 distance of outputs",
     TRANSFERRED: "Transferred to the deployed defense, %",
 }
 """Rows of the table, in its order."""
@@ -128,6 +128,7 @@ class Answered:
         between: Values = np.linalg.norm(np.exp(self.kept) - np.exp(self.left), axis=1)
         return between
 
+    @cached_property
     def measures(self) -> dict[str, Measure]:
         """Every metric that there are pairs for."""
         valid = self.valid
@@ -220,7 +221,7 @@ def tidy(answered: Sequence[Answered], table: tuple[str, str]) -> pd.DataFrame:
 
 
 def _measured(answered: Answered) -> Iterator[Measure]:
-    yield from answered.measures().values()
+    yield from answered.measures.values()
     if answered.is_own:
         yield answered.accuracy()
 
@@ -242,7 +243,7 @@ def _entry(
     marks = tuple(
         notes.mark(f"{number.source}: {number.caveat}") for number in printed if number.caveat
     )
-    measured = {**answered.measures(), ACCURACY: answered.accuracy()}.get(metric)
+    measured = {**answered.measures, ACCURACY: answered.accuracy()}.get(metric)
     was_asked = metric == TRANSFERRED and answered.transfer is not None
     if measured is None:
         return Entry("—", aside=aside, marks=marks) if printed or was_asked else Entry("")

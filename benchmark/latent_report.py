@@ -214,7 +214,7 @@ class Maker:
         figure = latent_figures.draw_trace(drawn, names, self.wanted.title)
         remark = (
             "Each line is the mean over all pairs of the best one inside the budget so far, with "
-            "its 95 % bootstrap interval; √2 is the most that two outputs can be apart."
+            "its 95 % bootstrap interval; two outputs can be √2 apart."
         )
         return Content(searches=searches, figure=figure, drawn=drawn, remark=remark)
 
