@@ -8,7 +8,9 @@ latents descend on loss + lambda * excess while lambda >= 0 ascends, and because
 only circle around the saddle point, the best iterate *inside the budget* is kept.
 """
 
-from collections.abc import Iterator
+import math
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -76,26 +78,33 @@ class Found(NamedTuple):
         latents: (P, M, d) of that iterate; the start where none was inside.
         images: (P, M, C, H, W) that it decodes to; those of the start where none was inside.
         last: (P, M, C, H, W) images of the last iterate, inside the budget or not.
+        trace: (P, T, M, d) latents of the best iterate so far, after each of T numbers of steps.
     """
 
     leads: Tensor
     latents: Tensor
     images: Tensor
     last: Tensor
+    trace: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
 class LatentSearch:
     """Simultaneous descent on latents and ascent on one multiplier per problem.
 
-    The loss of a problem is a hinge on the lead, averaged over noisy copies of the decoded image:
+    The loss of a problem is a hinge on the lead of each of its M latents, averaged over noisy
+    copies of the decoded image:
 
-        (relu(margin - lead(C(G(z') + u))) [+ relu(margin - kept lead(C(G(z) + u)))]) / slope
-        + lambda (d^2 - eta^2) / (2 eta),      d = ||G(z') - anchor||
+        h' = mean over u of relu(margin - lead(C(G(z') + u)))
+        h  = mean over u of relu(margin - kept lead(C(G(z) + u)))            where M is 2
+        M log mean exp(h', [h]) / slope + lambda (d^2 - eta^2) / (2 eta),    d = ||G(z') - anchor||
 
     where u is ``noise_norm`` long in a random direction, fresh at every step, and the slope is that
     of the lead in the pixels at the start. So both terms are lengths, lambda is near 1 at the
-    saddle point, and neither the scale of the logits nor that of the budget matters much.
+    saddle point, and neither the scale of the logits nor that of the budget matters much. Of two
+    latents the one that is worse off by a logit or more counts alone: a sum of hinges is as low
+    with both of them on one side of the boundary, where it leaves most pairs if the margin is out
+    of reach.
 
     Args:
         steps: of both.
@@ -118,25 +127,34 @@ class LatentSearch:
     noise_samples: int
     chunk: int
 
-    def run(self, defense: Decodes, problems: LatentProblems, rng: Generator) -> Found:
+    def run(
+        self,
+        defense: Decodes,
+        problems: LatentProblems,
+        rng: Generator,
+        marks: Sequence[int] = (),
+    ) -> Found:
         """Search all problems, in chunks.
 
         Args:
             rng: names the noise of each step; consumed by nothing else.
+            marks: numbers of steps, ascending, for `Found.trace`; change nothing else.
         """
         copies = problems.starts.shape[1] * (self.noise_samples if self.noise_norm else 1)
         parts = problems.split(max(1, self.chunk // copies))
-        found = [self._saddle(defense, part, rng) for part in parts]
+        found = [self._saddle(defense, part, rng, marks) for part in parts]
         return Found(*(torch.cat(each) for each in zip(*found, strict=True)))
 
-    def _saddle(self, defense: Decodes, problems: LatentProblems, rng: Generator) -> Found:
+    def _saddle(
+        self, defense: Decodes, problems: LatentProblems, rng: Generator, marks: Sequence[int]
+    ) -> Found:
         """One chunk of problems, until all have left or the steps are used up."""
         running = torch.arange(len(problems.starts), device=problems.starts.device)
         solved = torch.zeros_like(running, dtype=torch.bool)
         latents = problems.starts
         with torch.no_grad():
             images = _decoded(defense, latents)
-        record = _Record(latents, images)
+        record = _Record(latents, images, marks)
         multipliers = torch.full_like(problems.radii, self.multiplier)
         adam = RowAdam(latents, self.rate)
         for step in range(self.steps + 1):
@@ -145,15 +163,17 @@ class LatentSearch:
                 images = _decoded(defense, latents)
                 noisy = self._noisy(images, problems.keys, child(rng, "step", step))
                 leads = _leads(defense.classify(noisy.flatten(0, 2)), noisy, problems.classes)
-                hinges = (self.margin - leads).relu().mean(dim=2).sum(dim=1)
+                hinges = (self.margin - leads).relu().mean(dim=2)
+                pulls = hinges.shape[1] * (hinges.logsumexp(dim=1) - math.log(hinges.shape[1]))
                 squares = _squared_distances(images, problems.anchors)
                 excess = (squares - problems.radii**2) / (2 * problems.radii.clamp_min(_LEAST))
                 if step == 0:
                     slopes = _slopes(leads, images)
-                loss = (hinges / slopes + multipliers * excess).sum()
+                loss = (pulls / slopes + multipliers * excess).sum()
             inside = squares.detach().sqrt() <= problems.radii * (1 + _REACH)
-            solved = solved | (inside & (hinges.detach() == 0))
+            solved = solved | (inside & (hinges.detach() == 0).all(dim=1))
             record.see(running, inside, leads.detach(), latents.detach(), images.detach())
+            record.mark(step)
             if step == self.steps:
                 break
             (gradient,) = torch.autograd.grad(loss, latents)
@@ -167,6 +187,7 @@ class LatentSearch:
                 adam.keep(stay)
                 if len(running) == 0:
                     break
+        record.mark(self.steps)
         return record.found
 
     def _noisy(self, images: Tensor, keys: Tensor, rng: Generator) -> Tensor:
@@ -238,11 +259,21 @@ class _Record:
     Args:
         latents: (P, M, d) starts.
         images: (P, M, C, H, W) of these.
+        marks: numbers of steps for the trace.
     """
 
-    def __init__(self, latents: Tensor, images: Tensor) -> None:
+    def __init__(self, latents: Tensor, images: Tensor, marks: Sequence[int]) -> None:
         leads = latents.new_full((len(latents),), -torch.inf)
-        self.found = Found(leads, latents.clone(), images.clone(), images.clone())
+        trace = latents[:, None].repeat(1, len(marks), 1, 1)
+        self.found = Found(leads, latents.clone(), images.clone(), images.clone(), trace)
+        self._marks = marks
+        self._marked = 0
+
+    def mark(self, steps: int) -> None:
+        """After so many steps: the best latents stand at every mark that was reached."""
+        reached = bisect_right(self._marks, steps)
+        self.found.trace[:, self._marked : reached] = self.found.latents[:, None]
+        self._marked = reached
 
     def see(
         self, rows: Tensor, inside: Tensor, leads: Tensor, latents: Tensor, images: Tensor

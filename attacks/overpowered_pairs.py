@@ -1,5 +1,6 @@
 """The Overpowered attack as its paper has it: pairs of a decoder's images, both of them free."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, final
 
@@ -73,19 +74,37 @@ class OverpoweredPairs(FixedEpsilonAttack):
         Both begin at ``starts`` (n, d); the class to keep and to leave is the one there. Where no
         pair inside the budget was met, both are the start.
         """
+        found = self.searched(defense, starts, rng)
+        return found.latents[:, 1], found.latents[:, 0]
+
+    def searched(
+        self, defense: Decodes, starts: Tensor, rng: Generator, marks: Sequence[int] = ()
+    ) -> Found:
+        """What `pairs` found, with its trace: of M = 2 latents z' is the first, z the second.
+
+        Args:
+            marks: see `LatentSearch.run`.
+        """
         with torch.no_grad():
             images = defense.decode(starts)
             classes = defense.classify(images).argmax(dim=1)
-        found = self.saddle(defense, starts, classes, images, rng)
-        return found.latents[:, 1], found.latents[:, 0]
+        return self.saddle(defense, starts, classes, images, rng, marks=marks)
 
     def saddle(
-        self, defense: Decodes, starts: Tensor, classes: Tensor, keys: Tensor, rng: Generator
+        self,
+        defense: Decodes,
+        starts: Tensor,
+        classes: Tensor,
+        keys: Tensor,
+        rng: Generator,
+        *,
+        marks: Sequence[int] = (),
     ) -> Found:
         """Pairs from ``starts`` (P, d): first the latents that leave ``classes`` (P,).
 
         Args:
             keys: (P, C, H, W) whose bytes the noise depends on.
+            marks: see `LatentSearch.run`.
         """
         eta = (self.mean_square * keys[0].numel()) ** 0.5 if len(keys) else 0.0
         problems = LatentProblems(
@@ -105,7 +124,7 @@ class OverpoweredPairs(FixedEpsilonAttack):
             noise_samples=self.noise_samples,
             chunk=self.chunk,
         )
-        return search.run(defense, problems, rng)
+        return search.run(defense, problems, rng, marks)
 
     def perturb(
         self, defense: Defense, x: Tensor, y: Tensor, epsilon: Tensor, rng: Generator

@@ -56,6 +56,12 @@ class Kind(StrEnum):
     attacked images, or what a purifier makes of them, in two dimensions. PAIRS: the successes that
     moved farthest. OVERPOWERED: nothing, but the pairs that left their class are counted in the
     table.
+
+    The others are about pairs of latents and have no sweep (`benchmark.latent_report`).
+    LATENT_PAIRS: numbers of the pairs found on each defense, and of the first one's put to the
+    others. LATENT_GRID: the pairs. LATENT_TRACE: how far apart they are after so many steps.
+    LATENT_OUTPUTS: what each defense makes of the first one's pairs. LOSSES: of the first defense's
+    training.
     """
 
     TABLE = "table"
@@ -71,6 +77,11 @@ class Kind(StrEnum):
     MAP = "map"
     PAIRS = "pairs"
     OVERPOWERED = "overpowered"
+    LATENT_PAIRS = "latent_pairs"
+    LATENT_GRID = "latent_grid"
+    LATENT_TRACE = "latent_trace"
+    LATENT_OUTPUTS = "latent_outputs"
+    LOSSES = "losses"
 
 
 class Shown(StrEnum):

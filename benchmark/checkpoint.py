@@ -1,4 +1,4 @@
-"""What a killed training goes on from: networks, optimisers, the learner's memory, the clock."""
+"""What a killed training goes on from: networks, optimisers, memory, losses, the clock."""
 
 from pathlib import Path
 
@@ -6,15 +6,25 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from benchmark.history import History
 from benchmark.storage import keep
 from benchmark.weights import load_tensors
 from defenses.base import Defense, Learner
 
 
-def write(path: Path, defense: Defense, learner: Learner, epochs: int, seconds: float) -> None:
+def write(
+    path: Path,
+    defense: Defense,
+    learner: Learner,
+    history: History,
+    *,
+    epochs: int,
+    seconds: float,
+) -> None:
     """Keep everything after so many epochs and seconds."""
     tensors = {f"network.{key}": value for key, value in defense.state_dict().items()}
     tensors |= {f"memory.{key}": value for key, value in learner.memory().items()}
+    tensors |= {f"history.{key}": value for key, value in history.tensors().items()}
     for number, optimizer in enumerate(learner.optimizers):
         for parameter, state in optimizer.state_dict()["state"].items():
             for key, value in state.items():
@@ -27,7 +37,9 @@ def write(path: Path, defense: Defense, learner: Learner, epochs: int, seconds: 
     keep(path, save({key: each.clone(memory_format=dense) for key, each in tensors.items()}))
 
 
-def resume(path: Path, name: str, defense: Defense, learner: Learner) -> tuple[int, float]:
+def resume(
+    path: Path, name: str, defense: Defense, learner: Learner, history: History
+) -> tuple[int, float]:
     """Epochs done and seconds taken by an earlier, killed run; (0, 0) without one.
 
     Args:
@@ -49,6 +61,7 @@ def resume(path: Path, name: str, defense: Defense, learner: Learner) -> tuple[i
     memory = _part(tensors, "memory")
     if memory:
         learner.recall(memory)
+    history.recall(_part(tensors, "history"))
     for number, optimizer in enumerate(learner.optimizers):
         state: dict[int, dict[str, Tensor]] = {}
         for key, value in _part(tensors, f"optimizer.{number}").items():

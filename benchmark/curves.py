@@ -18,7 +18,7 @@ from benchmark.scores import Score, Scores, split_key
 from benchmark.storage import keep
 
 FEWEST_RADII = 2
-_OKABE_ITO = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#D55E00", "#0072B2", "#CC79A7")
+OKABE_ITO = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#D55E00", "#0072B2", "#CC79A7")
 _DASHES = ("-", (0, (5, 2)), (0, (1, 1)), (0, (4, 2, 1, 2)))
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 AXIS = {
@@ -45,8 +45,8 @@ def styles(defenses: Sequence[str]) -> dict[str, Style]:
     """Colours of Okabe & Ito (2008), which colour-blind readers tell apart, in order."""
     return {
         defense: Style(
-            _OKABE_ITO[i % len(_OKABE_ITO)],
-            _DASHES[i // len(_OKABE_ITO) % len(_DASHES)],
+            OKABE_ITO[i % len(OKABE_ITO)],
+            _DASHES[i // len(OKABE_ITO) % len(_DASHES)],
             _MARKERS[i % len(_MARKERS)],
         )
         for i, defense in enumerate(defenses)

@@ -25,6 +25,8 @@ class Preset:
         defenses: fields that replace those of a registered recipe, by defense.
         by_dataset: further such fields for one data set only.
         attacks: fields that replace those of a registered attack, by attack.
+        transfers: pairs of latents at most that a deployed defense is asked about, as often as the
+            attack's ``asks`` (`benchmark.latent_pairs`).
         restarts: PGD restarts by number of colour channels; empty leaves them as registered.
     """
 
@@ -34,6 +36,7 @@ class Preset:
     votes: int
     block: int
     every: int = 1
+    transfers: int = 100
     defenses: Overrides = field(default_factory=dict)
     by_dataset: Mapping[str, Overrides] = field(default_factory=dict)
     attacks: Overrides = field(default_factory=dict)
@@ -93,6 +96,7 @@ PRESETS: dict[str, Preset] = {
         samples=8,
         votes=2,
         block=8,
+        transfers=4,
         defenses={
             "cnn": {"epochs": 1, "batch_size": 128},
             **_each(_ADVERSARIAL, epochs=1, batch_size=128),
@@ -165,6 +169,7 @@ PRESETS: dict[str, Preset] = {
         votes=3,
         block=100,
         every=2,
+        transfers=40,
         defenses={
             "cnn": {"epochs": 4, "batch_size": 128, "halve_every": 1, "least_updates": 1000},
             **_each(

@@ -76,6 +76,7 @@ _SAID_BY_THE_METRIC = (
     "mean over images and noise norms",
     "norm budget not enforced",
     "correct under every noise norm",
+    "pairs found on the original classifier",
 )
 """Notes that the metric's or the attack's own name says where the number is shown."""
 
@@ -278,6 +279,25 @@ def lookup(
             found.append(number)
     own = [number for number in found if (number.paper, number.table) == preferred]
     return tuple({number.value: number for number in reversed(own or found)}.values())[::-1]
+
+
+def of_table(
+    table: tuple[str, str], *, defense: str, attack: str, metric: str
+) -> tuple[Published, ...]:
+    """What one table of a paper says of a measurement, on whichever data set it was made.
+
+    Whoever shows such a number beside one from another data set names the paper's.
+
+    Args:
+        table: paper and table.
+        attack: as the paper's rows call it.
+    """
+    return tuple(
+        number
+        for number in results()
+        if (number.paper, number.table) == table
+        and (number.defense, number.attack, number.metric) == (defense, attack, metric)
+    )
 
 
 def attacks_under_all(dataset: str, norm: str, defense: str) -> frozenset[str]:

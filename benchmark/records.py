@@ -20,8 +20,6 @@ Rows are sorted by epsilon, then by sample. The metadata (`provenance`) is JSON 
     error            traceback of what failed, or null; such a cell is computed again
 """
 
-import io
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields
 from enum import StrEnum
@@ -30,20 +28,16 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from benchmark import parquet
 from benchmark.cells import Cell
-from benchmark.storage import keep
 
 DISTANCE_DECIMALS = 5
 """Distances are rounded: below this, float32 sums depend on how many images share a batch."""
 
 SCORE_DIGITS = 5
 """Significant digits of rejection scores, which span orders of magnitude; for the same reason."""
-
-_KEY = b"benchmark"
 
 
 class Outcome(StrEnum):
@@ -104,12 +98,7 @@ def write(path: Path, frame: pd.DataFrame, metadata: Mapping[str, Any]) -> None:
         OSError: the file can't be written.
     """
     ordered = frame[list(COLUMNS)].astype(COLUMNS).sort_values(["epsilon", "sample"])
-    table = pa.Table.from_pandas(ordered, preserve_index=False)
-    text = json.dumps(metadata, sort_keys=True).encode()
-    table = table.replace_schema_metadata({**(table.schema.metadata or {}), _KEY: text})
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer, write_page_checksum=True)
-    keep(path, buffer.getvalue())
+    parquet.write(path, ordered, metadata)
 
 
 def read(paths: Iterable[Path]) -> pd.DataFrame:
@@ -131,21 +120,14 @@ def provenance(path: Path) -> dict[str, Any]:
 
 def load(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Rows and metadata of one file; raises as `read`."""
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"record {path} is missing; run the benchmark that makes it, or name another folder"
-        )
-    data = io.BytesIO(path.read_bytes())
+    whole, metadata = parquet.read(path)
     try:
-        table = pq.read_table(data, page_checksum_verification=True, use_threads=False)
-        metadata: dict[str, Any] = json.loads((table.schema.metadata or {})[_KEY])
-        frame = _complete(table.to_pandas())[list(COLUMNS)].astype(COLUMNS)
+        frame = _complete(whole)[list(COLUMNS)].astype(COLUMNS)
         cell = cell_of(metadata)
-        intact = (frame["cell"] == cell.id).all() and cell.id in (path.stem, path.parent.name)
-    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
-        raise _damaged(path) from error
-    if not intact:
-        raise _damaged(path)
+    except (ValueError, KeyError, TypeError) as error:
+        raise parquet.damaged(path) from error
+    if not ((frame["cell"] == cell.id).all() and cell.id in (path.stem, path.parent.name)):
+        raise parquet.damaged(path)
     return frame, metadata
 
 
@@ -180,10 +162,3 @@ def _complete(frame: pd.DataFrame) -> pd.DataFrame:
     """A frame from before `_LATER` with these columns empty; any other frame as it is."""
     older = [column for column in COLUMNS if column not in _LATER]
     return frame.assign(**dict.fromkeys(_LATER, np.nan)) if list(frame) == older else frame
-
-
-def _damaged(path: Path) -> OSError:
-    return OSError(
-        f"record {path} is damaged or not ours; nothing was overwritten: delete it and run the "
-        "same command again"
-    )

@@ -7,21 +7,25 @@ the preset. The files are ``results/<dataset>/<artefact>-<preset>.*``, beside th
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from attacks.threat import Norm
 from benchmark import (
     artefact,
     catalog,
+    latent_report,
     overrides,
     projections,
     protocols,
     published,
     rates,
     scores,
+    sheet,
     tables,
 )
 from benchmark.accuracy import Counterpart
@@ -37,6 +41,7 @@ from benchmark.runner import Plan, sweep
 from benchmark.shelf import REGISTERED
 from benchmark.storage import keep
 from benchmark.transmutation import INDEPENDENT, Independent
+from benchmark.workers import Workers
 
 _SWEPT = (Kind.CURVE, Kind.RATES)
 
@@ -102,8 +107,9 @@ def prepare(
     title = f"{wanted.source}: {wanted.title}, preset {preset.name}"
     if substituted:
         title += f"; on {source.name} instead of {wanted.dataset}"
+        bounded = any(isfinite(radius) for values in radii.values() for radius in values)
         whose = "epsilons for" if source.name in wanted.substitutes else "the epsilons of"
-        title += f", with {whose} {source.name}" if radii else ""
+        title += f", with {whose} {source.name}" if bounded else ""
     if samples is None and preset.name == "paper":
         samples = wanted.samples
     defenses = wanted.defenses
@@ -208,6 +214,9 @@ def run(
     budgets = catalog.lookup("preset", preset, PRESETS)
     made = prepare(wanted, budgets, source, samples=samples, seed=seed, classifier=classifier)
     print(made.title)
+    if made.artefact.kind in latent_report.KINDS:
+        _show_latent(made, source, Workers.of(jobs, device), results)
+        return
     with Progress() as progress:
         paths = sweep(made.plan, results=results, jobs=jobs, device=device, progress=progress)
     flags = transmuted(made, paths, source)
@@ -223,6 +232,19 @@ def run(
     for path in written:
         print(f"wrote {path}")
     require_success(paths)
+
+
+def _show_latent(made: Reproduction, source: Source, workers: Workers, results: Path) -> None:
+    """Write and print what an artefact says about pairs of latents."""
+    wanted = latent_report.Wanted(
+        made.artefact.kind, made.title, made.stem, made.counterpart.table, made.plan, source
+    )
+    with Progress() as progress:
+        written = latent_report.write(wanted, workers, results, progress)
+    if written.table is not None:
+        Console().print(sheet.terminal(written.table))
+    for path in written.files:
+        print(f"wrote {path}")
 
 
 def listing() -> str:
@@ -269,7 +291,7 @@ def _pictures(
             pictures = show.mapped(paths, made.artefact.shows)
         case Kind.PAIRS:
             pictures = show.farthest(paths)
-        case Kind.TABLE | Kind.CURVE | Kind.OVERPOWERED:
+        case _:
             pass
     return pictures
 

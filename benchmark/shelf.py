@@ -3,10 +3,11 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 from attacks import ATTACKS
 from attacks.base import Attack
-from benchmark import catalog, train
+from benchmark import catalog, history, train
 from benchmark.datasets import DATASETS, Dataset, Source
 from benchmark.presets import Preset
 from benchmark.progress import Progress
@@ -26,6 +27,7 @@ class Armed:
         load: makes it, in any process.
         reference: registered name of the bare classifier that it contains; empty for none.
         counts: what its paper counts under attacks on that classifier; see `Counts`.
+        losses: how its training went (`benchmark.history`); None for nothing trained.
     """
 
     name: str
@@ -34,6 +36,7 @@ class Armed:
     load: Load
     reference: str = ""
     counts: str = ""
+    losses: Path | None = None
 
     @cached_property
     def example(self) -> Defense:
@@ -70,7 +73,8 @@ def arm_registered(
     load = Stored(stored, recipe, dataset.task)
     reference = _reference(recipe)
     counts = str(recipe.counts) if reference else ""
-    return Armed(name, repr(recipe), stored.digest, load, reference, counts)
+    losses = history.path_beside(stored.path)
+    return Armed(name, repr(recipe), stored.digest, load, reference, counts, losses)
 
 
 def _reference(recipe: Recipe) -> str:

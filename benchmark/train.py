@@ -12,16 +12,18 @@ import torch
 import typer
 from torch import Generator, Tensor, nn
 
-from benchmark import catalog, checkpoint, overrides, pairs, weights
+from benchmark import catalog, checkpoint, history, overrides, pairs, weights
 from benchmark.catalog import lookup, parse_attack
 from benchmark.command import command
 from benchmark.datasets import DATASETS
 from benchmark.datasets.base import Batch, Dataset, Split
+from benchmark.history import History
 from benchmark.pair_store import Pairs
 from benchmark.pairs import Victim
 from benchmark.presets import PRESETS, Preset
 from benchmark.progress import Progress
 from benchmark.schedule import Schedule
+from benchmark.storage import keep
 from benchmark.weights import Stored, Weights
 from benchmark.workers import available_device
 from defenses.architectures import ARCHITECTURES
@@ -117,7 +119,7 @@ class _Training:
 
     @property
     def checkpoint(self) -> Path:
-        """Networks, optimisers, epoch and seconds so far, after every epoch."""
+        """Networks, optimisers, losses, epoch and seconds so far, after every epoch."""
         return self.path.with_suffix(".checkpoint")
 
     def finish(self, progress: Progress) -> tuple[Defense, dict[str, Any]]:
@@ -138,7 +140,8 @@ class _Training:
         train = self.dataset.train if made is None else made
         schedule = Schedule.of(recipe, len(train))
         labels = recipe.visible(torch.from_numpy(train.labels), child(rng, "visible"))
-        first, seconds = checkpoint.resume(self.checkpoint, self.name, defense, learner)
+        past = History(schedule.epochs, schedule.batches)
+        first, seconds = checkpoint.resume(self.checkpoint, self.name, defense, learner, past)
         label = f"train {self.name} on {self.dataset.name}"
         bar = progress.start(label, schedule.epochs * schedule.batches)
         bar.advance(first * schedule.batches)
@@ -153,13 +156,18 @@ class _Training:
                 part.eval()
             for index in recipe.batches(labels, epoch_rng):
                 losses = self._update(learner, index, labels[index], made, epoch_rng)
+                past.see(losses)
                 bar.advance(1)
+            past.close()
             seconds += time.monotonic() - began
             self._check(losses, epoch)
-            checkpoint.write(self.checkpoint, defense, learner, epoch + 1, seconds)
+            checkpoint.write(
+                self.checkpoint, defense, learner, past, epochs=epoch + 1, seconds=seconds
+            )
             told = ", ".join(f"{key} {float(value):.3g}" for key, value in losses.items())
             bar.advance(0, f"epoch {epoch + 1}/{schedule.epochs}: {told}")
         bar.finish()
+        past.write(self.path)
         defense.eval()
         held_out = _parts(self.dataset.validation, self.device)
         seen = recipe.visible(torch.from_numpy(self.dataset.train.labels), child(rng, "visible"))
@@ -313,6 +321,8 @@ def _ship(stored: Weights, recipe: Recipe, data: Dataset, folder: Path) -> Weigh
     """
     large = stored.path.stat().st_size > _SHIPPED_BYTES
     shipped = weights.ship(stored, folder, half=large)
+    if (losses := history.path_beside(stored.path)).exists():
+        keep(history.path_beside(shipped.path), losses.read_bytes())
     batch = _validation_sample(data, "cpu")
     before, after = (
         weights.load_defense(each, recipe, data.task, "cpu").decide(batch.x, generator(0))

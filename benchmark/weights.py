@@ -2,6 +2,7 @@
 
     <folder>/<dataset>/<defense>-<preset>-<key>.safetensors
     <folder>/<dataset>/<defense>-<preset>-<key>.json
+    <folder>/<dataset>/<defense>-<preset>-<key>.csv     losses, see `benchmark.history`
 
 The key hashes what the weights depend on (training configuration, data, seed, starting weights), so
 another configuration never meets these weights and never overwrites them.

@@ -77,13 +77,11 @@ def measure(unit: Unit, device: str, results: Path) -> tuple[str, int]:
         OSError, ValueError: see above.
     """
     with calm():
-        own_device = _own_device(device)
-        defense = _defense(_Key.of(unit, own_device))
+        where = own_device(device)
+        defense = _defense(_Key.of(unit, where))
         began, before = time.perf_counter(), defense.cost.copy()
         try:
-            frame, points = _compute(
-                unit, defense, unit.images.batch(np.arange(len(unit)), own_device)
-            )
+            frame, points = _compute(unit, defense, unit.images.batch(np.arange(len(unit)), where))
             error = _missing_answers(unit, frame)
         except Exception:
             frame, points, error = _failed(unit), None, _short_traceback()
@@ -240,7 +238,7 @@ def _defense(key: _Key) -> Defense:
     return key.load(key.device)
 
 
-def _own_device(device: str) -> str:
+def own_device(device: str) -> str:
     """Where there are several accelerators, each worker has its own, in turn."""
     if device != "cuda" or torch.cuda.device_count() < 2:
         return device

@@ -1,12 +1,14 @@
 """Running units of work: in this process, on several processes, or on a dask cluster (joblib)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any, TypeVar
 
 import joblib
 import torch
@@ -14,6 +16,8 @@ import torch
 from benchmark.work import Unit, measure
 
 BACKENDS = ("loky", "dask")
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -69,10 +73,18 @@ class Workers:
         Raises:
             OSError: files can't be written, or a worker died.
         """
+        yield from self.each(partial(measure, device=self.device, results=results), units)
+
+    def each(self, function: Callable[[Any], Result], tasks: Iterable[Any]) -> Iterator[Result]:
+        """What a function returns for each task, in any order; both must be picklable.
+
+        Raises:
+            OSError: a worker died; and whatever the function raises.
+        """
         if self.backend == "loky" and self.jobs == 1:
-            yield from (measure(unit, self.device, results) for unit in units)
+            yield from map(function, tasks)
             return
-        tasks = (joblib.delayed(measure)(unit, self.device, results) for unit in units)
+        calls = (joblib.delayed(function)(task) for task in tasks)
         with self._cluster():
             parallel = joblib.Parallel(
                 n_jobs=self.jobs if self.backend == "loky" else -1,
@@ -81,7 +93,7 @@ class Workers:
                 max_nbytes=None,
             )
             try:
-                yield from parallel(tasks)
+                yield from parallel(calls)
             except BrokenExecutor as error:
                 raise ChildProcessError(
                     "a worker process died, perhaps for lack of memory; everything finished is "

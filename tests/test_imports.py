@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("attacks", "benchmark", "defenses")
 NO_TORCH = (
     *("statistics", "tables", "selective", "risk_figure", "rates", "records", "cells"),
-    *("agreement", "gap", "overpowered", "maps"),
+    *("agreement", "gap", "overpowered", "maps", "parquet", "latent_cells", "latent_numbers"),
 )
 
 

@@ -58,17 +58,26 @@ def test_pairs_lie_in_the_budget_on_both_sides_of_the_boundary() -> None:
 def test_pairs_part_as_far_as_a_linear_classifier_allows() -> None:
     model = LinearModel()
     defense = linear_defense(model)
-    endless = replace(ATTACK, margin=100.0)
+    endless = replace(ATTACK, margin=100.0, steps=1200)
     kept, left = endless.pairs(defense, starts(6), generator(0))
     own = defense.classify(defense.decode(starts(6))).argmax(dim=1)
-    gained = lead(defense.classify(defense.decode(left)), own) - lead(
-        defense.classify(defense.decode(kept)), own
-    )
+    leaving = lead(defense.classify(defense.decode(left)), own)
+    keeping = -lead(defense.classify(defense.decode(kept)), own)
+    gained = leaving + keeping
     basis = torch.linalg.qr(model.columns)[0]
     normal = defense.classifier.weight[0] - defense.classifier.weight[1]
     best = ETA * (basis.T @ normal).norm()
     assert bool((gained <= best * 1.01).all())
-    assert bool((gained >= best * 0.9).all())
+    assert bool((gained >= best * 0.94).all())
+    assert bool((torch.minimum(leaving, keeping) >= best / 2 * 0.94).all())
+
+
+@pytest.mark.parametrize("margin", [0.05, 100.0])
+def test_pairs_end_on_two_sides_whether_the_margin_is_in_reach_or_not(margin: float) -> None:
+    defense = linear_defense()
+    pairs = replace(ATTACK, margin=margin).pairs(defense, starts(6), generator(0))
+    near, far = (defense.classify(defense.decode(z)).argmax(dim=1) for z in pairs)
+    assert bool((near != far).all())
 
 
 def test_candidates_transfer_to_the_real_inversion_of_a_linear_generator() -> None:

@@ -167,6 +167,13 @@ def test_an_attack_printed_without_a_ball_is_shown_beside_any_with_a_caveat():
     assert "instead of bounding it" in number.caveat
 
 
+def test_a_table_is_asked_for_its_own_numbers_whatever_the_data_set():
+    query = {"defense": "inc", "attack": "overpowered", "metric": "mean_kl"}
+    (number,) = published.of_table(("robust-manifold", "section 4.3"), **query)
+    assert (number.value, number.dataset, number.caveat) == (2.47, "celeba", "")
+    assert published.of_table(("robust-manifold", "1"), **query) == ()
+
+
 def test_a_label_that_is_no_specification_is_refused():
     with pytest.raises(ValueError, match=r"attack label must be name\[field=value,...\]"):
         published.specification("pgd-l2[steps]")

@@ -39,7 +39,8 @@ def test_every_table_and_figure_of_the_issue_has_a_file():
     gmvae |= {f"gmvae-figure-{number}" for number in (3, 4, 5)}
     mad = {f"mad-vae-table-{table}" for table in ("1", "2", "2-transfer", "3")}
     mad |= {f"mad-vae-figure-{number}" for number in range(1, 14)}
-    assert set(NAMES) == eabs | gmvae | mad | MANIFOLD
+    latent = {f"robust-manifold-{each}" for each in ("section-4.3", *LATENT_FIGURES)}
+    assert set(NAMES) == eabs | gmvae | mad | MANIFOLD | latent
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -56,6 +57,7 @@ def test_every_artefact_names_only_what_is_registered(name, preset):
         assert str(attack.norm) in wanted.epsilons
 
 
+LATENT_FIGURES = tuple(f"figure-{number}" for number in (6, 7, 8, 9))
 UNPRINTED = ("figure", "mad-vae", "robust-manifold", WHITE_BOX)
 PRINTED = [name for name in NAMES if not any(part in name for part in UNPRINTED)]
 

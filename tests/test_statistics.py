@@ -55,6 +55,23 @@ def test_wilson_refuses_impossible_counts(successes, n):
         statistics.wilson(successes, n)
 
 
+def test_a_bootstrapped_mean_has_the_normal_interval_of_many_values():
+    values = np.random.default_rng(1).exponential(2.0, 2000)
+    low, high = statistics.bootstrapped_mean(values)
+    spread = 1.96 * values.std() / math.sqrt(2000)
+    assert low == pytest.approx(values.mean() - spread, rel=0.02)
+    assert high == pytest.approx(values.mean() + spread, rel=0.02)
+    assert statistics.bootstrapped_mean(values) == (low, high)
+
+
+def test_a_bootstrapped_mean_never_leaves_the_values():
+    assert statistics.bootstrapped_mean([0.5] * 7) == (0.5, 0.5)
+    low, high = statistics.bootstrapped_mean([0.0, 0.0, 9.0])
+    assert low == 0 and high <= 9
+    with pytest.raises(ValueError, match="values must be at least one, got none"):
+        statistics.bootstrapped_mean([])
+
+
 def test_exact_mcnemar_is_the_binomial_tail_by_hand():
     # 10 discordant pairs, 2 against 8: 2 * (1 + 10 + 45) / 2^10.
     assert statistics.exact(2, 8) == pytest.approx(2 * 56 / 1024)

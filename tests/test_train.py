@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Generator, Tensor
 
-from benchmark import weights
+from benchmark import history, weights
 from benchmark.catalog import recipe_for
 from benchmark.datasets import DATASETS
 from benchmark.datasets.base import Dataset
@@ -117,6 +117,9 @@ def test_training_killed_and_resumed_ends_at_the_same_weights(
         train(name, "cut", KillingProgress(updates=KILLS.get(name, 6)))
     resumed = train(name, "cut")
     assert resumed.digest == whole.digest
+    losses = [history.path_beside(each.path).read_text() for each in (whole, resumed)]
+    assert losses[0] == losses[1]
+    assert losses[0].startswith("update,")
     assert not list(resumed.path.parent.glob("*.checkpoint"))
 
 

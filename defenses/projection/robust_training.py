@@ -66,7 +66,7 @@ class PairsLearner(Learner):
         adam.zero_grad(set_to_none=True)
         loss.backward()
         adam.step()
-        apart_last = plain.new_zeros(()) if self._apart is None else self._apart
+        apart_last = plain.new_zeros(()) if self._apart is None else self._apart.to(plain)
         return {"cross-entropy": plain.detach(), "pairs": apart_last}
 
     def _pairs(self, rng: Generator, like: Tensor) -> Tensor:
@@ -87,12 +87,14 @@ class PairsLearner(Learner):
         return (first - second).square().sum(dim=1).mean()
 
     def memory(self) -> dict[str, Tensor]:
-        """How many updates there were."""
-        return {"updates": torch.tensor(self._updates)}
+        """How many updates there were, and the second term when it was last taken."""
+        apart = {} if self._apart is None else {"apart": self._apart}
+        return {"updates": torch.tensor(self._updates), **apart}
 
     def recall(self, memory: dict[str, Tensor]) -> None:
         """See `Learner.recall`."""
         self._updates = int(memory["updates"])
+        self._apart = memory.get("apart")
 
     @torch.no_grad()
     def validate(self, x: Tensor, y: Tensor) -> Tensor:
