@@ -222,7 +222,7 @@ PRESETS: dict[str, Preset] = {
                 "learning_rate": 2e-4,
                 "least_updates": 2000,
                 "width": 16,
-                "restarts": 4,
+                "restarts": 2,
                 "refine_steps": 10,
                 "unrolled_steps": 10,
             },

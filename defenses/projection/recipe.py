@@ -159,6 +159,13 @@ class InvertAndClassify(InvertingRecipe):
 
     halve_every: int = 0
 
+    def __post_init__(self) -> None:
+        if self.epochs < 1:
+            raise ValueError(
+                f"epochs must be at least 1, got {self.epochs}; a generator that was not trained "
+                "draws nothing to project onto"
+            )
+
     def learner(self, defense: Defense, task: Task, attack: InnerAttack | None) -> Learner:
         """The family's own training of the generator."""
         if not isinstance(defense, Projecting):
