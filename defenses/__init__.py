@@ -210,7 +210,7 @@ DEFENSES: dict[str, Recipe] = {
     "dip_inc": RedrawAndClassify(
         summary="an untrained network redraws the image (Deep Image Prior), then the classifier",
         classifier=_INC_CLASSIFIER,
-        steps=300,
+        steps=200,
     ),
     "dip_inc_paper": RedrawAndClassify(
         summary="the same, stopped as the paper does for the smaller epsilons that it knows",

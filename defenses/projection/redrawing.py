@@ -86,7 +86,9 @@ class RedrawAndClassify(Recipe):
 
     When to stop is what the defense stands on: the paper stops earlier against a stronger attacker,
     so its defender knows epsilon (`dip_inc_paper`, and ``[steps=100]`` for 0.1 of [-1, 1], as in
-    Table 2's last row). `dip_inc` has one rule for all.
+    Table 2's last row). `dip_inc` has one rule for all, from clean images alone: of 50 held-out
+    traffic signs a classifier that knows 96 % got 80, 92, 96 and 96 % after 50, 100, 200 and 300
+    steps (width 32).
 
     Args:
         classifier: C.
