@@ -29,8 +29,8 @@ class CarliniWagnerL0(TanhRounds):
     frozen first, although a flip of some of them might be worth most.
 
     Args:
-        frozen_share: at most this times the square root of the number of changed pixels is frozen
-            after one success, and at least one (nn_robust_attacks: 0.3; the paper freezes one).
+        frozen_share: at most this times the square root of the number of changed pixels, rounded
+            up, is frozen after one success (nn_robust_attacks: 0.3; the paper freezes one pixel).
         small: share of all contributions up to which a pixel contributes little: of the others only
             one is frozen at a time (nn_robust_attacks: 0.01 in units of its own).
     """
