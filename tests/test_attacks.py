@@ -55,6 +55,7 @@ TINY = {
     "transfer-pgd-l2": {"trained": TWIN, "crafting": PGD(norm=Norm.L2, steps=4, relative_step=0.4)},
     "overpowered-l2": {"steps": 60, "starts": 2, "noise_samples": 2, "noise_norm": 0.1},
     "overpowered-unrestricted": {"steps": 60, "starts": 2, "noise_samples": 2, "noise_norm": 0.1},
+    "overpowered-pairs": {"steps": 60, "starts": 2, "asks": 2},
     "latent-descent": {"coarse_steps": 10, "binary_steps": 4},
     "threshold-aware-l2": {"steps": 40, "rate": 0.03},
     "threshold-aware-printed-l2": {"steps": 40, "rate": 0.03},
