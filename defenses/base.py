@@ -76,6 +76,18 @@ class Cost:
     backward: int = 0
     decoder: int = 0
 
+    def watched(self, x: Tensor) -> Tensor:
+        """``x`` (N, ...) on its way in: N forward, and N backward if a gradient comes back."""
+        self.forward += len(x)
+        if x.requires_grad:
+            x = x.view_as(x)
+            x.register_hook(self._backward)
+        return x
+
+    def _backward(self, gradient: Tensor) -> Tensor:
+        self.backward += len(gradient)
+        return gradient
+
     def __sub__(self, other: "Cost") -> "Cost":
         return Cost(
             self.forward - other.forward,
@@ -151,15 +163,7 @@ class _Counted:
     cost: Cost
 
     def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        self.cost.forward += len(x)
-        if x.requires_grad:
-            x = x.view_as(x)
-            x.register_hook(self._count)
-        return self.inner(x)
-
-    def _count(self, gradient: Tensor) -> Tensor:
-        self.cost.backward += len(gradient)
-        return gradient
+        return self.inner(self.cost.watched(x))
 
 
 @runtime_checkable

@@ -81,10 +81,7 @@ class GMVAE(Defense):
 
         Every call counts as a forward pass, and as a backward pass where gradients flow.
         """
-        self.cost.forward += len(x)
-        z = self.encoder(x)
-        if z.requires_grad:
-            z.register_hook(self._count_backward)
+        z = self.encoder(self.cost.watched(x))
         distances = (z[:, None] - self.rejection.means).square().sum(dim=2)
         own = distances.gather(1, wanted[:, None]).squeeze(1)
         others = distances.scatter(1, wanted[:, None], torch.inf).amin(dim=1)
@@ -120,10 +117,6 @@ class GMVAE(Defense):
         noise = torch.randn(means.shape, generator=rng).to(means)
         generated: Tensor = self.decoder(means + self.variance**0.5 * noise)
         return generated
-
-    def _count_backward(self, gradient: Tensor) -> Tensor:
-        self.cost.backward += len(gradient)
-        return gradient
 
     def _decide(self, x: Tensor, rng: Generator) -> Decision:
         z = self.encoder(x)

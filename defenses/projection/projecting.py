@@ -46,16 +46,8 @@ class Projecting(Defense, ABC):
 
         Counts as a forward pass, and as a backward pass where gradients flow.
         """
-        self.cost.forward += len(x)
-        if x.requires_grad:
-            x = x.view_as(x)
-            x.register_hook(self._count_backward)
-        logits, _ = self.classifier.surrogate(None, generator(0))(x)
+        logits, _ = self.classifier.surrogate(None, generator(0))(self.cost.watched(x))
         return logits
-
-    def _count_backward(self, gradient: Tensor) -> Tensor:
-        self.cost.backward += len(gradient)
-        return gradient
 
 
 @final

@@ -65,21 +65,13 @@ class Purifier(Defense):
 
         Counts as a forward pass, and as a backward pass where gradients flow.
         """
-        self.cost.forward += len(x)
-        if x.requires_grad:
-            x = x.view_as(x)
-            x.register_hook(self._count_backward)
-        logits, _ = self.answering.surrogate(None, generator(0))(x)
+        logits, _ = self.answering.surrogate(None, generator(0))(self.cost.watched(x))
         return logits
 
     @torch.no_grad()
     def explain(self, x: Tensor, rng: Generator) -> Tensor:
         """See `Explains.explain`: the purified image."""
         return self.purify(x)
-
-    def _count_backward(self, gradient: Tensor) -> Tensor:
-        self.cost.backward += len(gradient)
-        return gradient
 
     def _decide(self, x: Tensor, rng: Generator) -> Decision:
         return self.answering.decide(self.purify(x), rng)
