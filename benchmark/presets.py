@@ -258,7 +258,7 @@ PRESETS: dict[str, Preset] = {
             "deepfool-l2": {"steps": 10, "candidates": 5, "eot": 1},
             "deepfool-linf": {"steps": 10, "candidates": 5, "eot": 1},
             # A fiftieth of the published budgets' queries, half a minute for 50 images of MNIST; on
-            # 8 of them and the CNN their medians: 0.132 for 0.131 in Linf, 10.5 pixels both.
+            # 8 of them and the CNN their medians: 0.132 in Linf and 10.5 pixels.
             "cw-linf": {**_QUICK_ROUNDS, "steps": 50, "rate": 0.03, "decrease": 0.95},
             "cw-l0": {**_QUICK_ROUNDS, "steps": 30, "rate": 0.2, "largest_const": 1e4},
             "noise-l2": {"repeats": 10},
