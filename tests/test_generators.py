@@ -86,6 +86,13 @@ def test_calibrated_gaussian_of_a_perfect_image_is_that_of_a_rounded_one():
     assert torch.equal(slope, torch.zeros_like(slope))
 
 
+def test_the_posteriors_deviation_is_the_root_of_its_variance():
+    model, x = built(TINY[Kind.DENSE_VAE]), images(3)
+    mean, deviation = model.posterior(x)
+    torch.testing.assert_close(mean, model.encode(x))
+    torch.testing.assert_close(deviation.square().log(), model.log_variance(model.features(x)))
+
+
 @pytest.mark.parametrize("kind", [Kind.DENSE_VAE, Kind.CONVOLUTIONAL_VAE])
 def test_an_update_of_a_vae_descends_the_evidence_lower_bound(kind):
     family, x = TINY[kind], images(5)
