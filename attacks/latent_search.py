@@ -11,15 +11,16 @@ only circle around the saddle point, the best iterate *inside the budget* is kep
 import math
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
 
+from attacks.eot import View
 from attacks.evasion import lead
 from attacks.row_adam import RowAdam
-from defenses.base import Decodes
+from defenses.base import Decodes, Defense
 from defenses.randomness import child, noise_like_rows
 
 _REACH = 1e-5
@@ -127,6 +128,11 @@ class LatentSearch:
     noise_samples: int
     chunk: int
 
+    @classmethod
+    def of(cls, settings: object) -> "LatentSearch":
+        """The search of an attack that has fields of the same names."""
+        return cls(**{each.name: getattr(settings, each.name) for each in fields(cls)})
+
     def run(
         self,
         defense: Decodes,
@@ -198,6 +204,15 @@ class LatentSearch:
         lengths = noise.flatten(2).norm(dim=2)[..., None, None, None]
         directions: Tensor = noise / lengths
         return images[:, :, None] + self.noise_norm * directions[:, None]
+
+
+def lacking(defense: Defense, view: View) -> str | None:
+    """Why latents can't be searched: there must be a decoder, and no view is of any use."""
+    if not isinstance(defense, Decodes):
+        return f"{type(defense).__name__} has no decoder whose latents could be searched"
+    if view.surrogate is not None:
+        return f"latents are searched, not images, so {view.surrogate!r} has no use"
+    return None
 
 
 @torch.no_grad()

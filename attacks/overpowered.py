@@ -8,7 +8,7 @@ from torch import Generator, Tensor
 
 from attacks.evasion import evasion_lead
 from attacks.fixed_epsilon import FixedEpsilonAttack
-from attacks.latent_search import LatentProblems, LatentSearch, near_encodings
+from attacks.latent_search import LatentProblems, LatentSearch, lacking, near_encodings
 from attacks.threat import Norm
 from defenses.base import Decodes, Defense
 from defenses.randomness import child
@@ -61,11 +61,7 @@ class Overpowered(FixedEpsilonAttack):
 
     def needs(self, defense: Defense) -> str | None:
         """A decoder, and no view: the search is over latents."""
-        if not isinstance(defense, Decodes):
-            return f"{type(defense).__name__} has no decoder whose latents could be searched"
-        if self.view.surrogate is not None:
-            return f"latents are searched, not images, so {self.view.surrogate!r} has no use"
-        return None
+        return lacking(defense, self.view)
 
     def perturb(
         self, defense: Defense, x: Tensor, y: Tensor, epsilon: Tensor, rng: Generator
@@ -88,7 +84,7 @@ class Overpowered(FixedEpsilonAttack):
             radii=(epsilon if limited else torch.full_like(epsilon, self.budget))[rows],
             keys=x[rows],
         )
-        found = self._search().run(defense, problems, child(rng, "search"))
+        found = LatentSearch.of(self).run(defense, problems, child(rng, "search"))
         inside = (found.leads > -torch.inf).reshape(-1, 1, 1, 1)
         points = torch.where(inside, found.images[:, 0], x[rows])
         if not limited:
@@ -103,15 +99,3 @@ class Overpowered(FixedEpsilonAttack):
         )
         best = leads.reshape(-1, len(x)).argmax(dim=0)
         return points.reshape(-1, *x.shape)[best, rows[: len(x)]]
-
-    def _search(self) -> LatentSearch:
-        return LatentSearch(
-            steps=self.steps,
-            rate=self.rate,
-            multiplier=self.multiplier,
-            ascent=self.ascent,
-            margin=self.margin,
-            noise_norm=self.noise_norm,
-            noise_samples=self.noise_samples,
-            chunk=self.chunk,
-        )

@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 
 from attacks.evasion import evasion_lead
 from attacks.fixed_epsilon import FixedEpsilonAttack
-from attacks.latent_search import Found, LatentProblems, LatentSearch, near_encodings
+from attacks.latent_search import Found, LatentProblems, LatentSearch, lacking, near_encodings
 from attacks.threat import Norm
 from defenses.base import Decodes, Defense
 from defenses.randomness import child
@@ -62,11 +62,7 @@ class OverpoweredPairs(FixedEpsilonAttack):
 
     def needs(self, defense: Defense) -> str | None:
         """A decoder, and no view: the search is over latents."""
-        if not isinstance(defense, Decodes):
-            return f"{type(defense).__name__} has no decoder whose latents could be searched"
-        if self.view.surrogate is not None:
-            return f"latents are searched, not images, so {self.view.surrogate!r} has no use"
-        return None
+        return lacking(defense, self.view)
 
     def pairs(self, defense: Decodes, starts: Tensor, rng: Generator) -> tuple[Tensor, Tensor]:
         """Latents z and z' (n, d) each: see `FindsPairs`.
@@ -114,16 +110,7 @@ class OverpoweredPairs(FixedEpsilonAttack):
             radii=starts.new_full((len(starts),), eta),
             keys=keys,
         )
-        search = LatentSearch(
-            steps=self.steps,
-            rate=self.rate,
-            multiplier=self.multiplier,
-            ascent=self.ascent,
-            margin=self.margin,
-            noise_norm=self.noise_norm,
-            noise_samples=self.noise_samples,
-            chunk=self.chunk,
-        )
+        search = LatentSearch.of(self)
         return search.run(defense, problems, rng, marks)
 
     def perturb(

@@ -201,3 +201,11 @@ def test_pairs_are_attacked_at_every_nth_update_also_after_a_resume() -> None:
 def test_impossible_pairs_are_refused_in_words() -> None:
     with pytest.raises(ValueError, match="asks must be at least 1, got 0"):
         OverpoweredPairs(asks=0)
+
+
+def test_every_update_trains_with_the_classifier_in_training_mode() -> None:
+    defense, learner = trained(1, 0.5)
+    for number in range(1, 4):  # also between attacks, and after an epoch began in evaluation mode
+        defense.classifier.eval()
+        learner.update(images(4), torch.zeros(4, dtype=torch.long), generator(number))
+        assert defense.classifier.training

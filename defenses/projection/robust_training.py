@@ -55,6 +55,7 @@ class PairsLearner(Learner):
         ``pairs`` is the second term when it was last taken, before that step.
         """
         (adam,) = self.optimizers
+        self.defense.classifier.train()
         logits, _ = self.defense.classifier.surrogate(None, rng)(x)
         plain = functional.cross_entropy(logits, y)
         loss = (1 - self.mixing) * plain
