@@ -46,5 +46,5 @@ class BrokenModel(LinearModel):
         self.above = above
 
     def decode(self, z: Tensor) -> Tensor:
-        broken = (z[:, :1] > self.above)[..., None, None]
-        return super().decode(z).masked_fill(broken, torch.nan)
+        factor = torch.where(z[:, :1] > self.above, torch.nan, 1.0)
+        return super().decode(z) * factor[..., None, None]

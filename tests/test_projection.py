@@ -150,6 +150,14 @@ def test_tangent_gradient_meets_finite_differences_near_a_curved_range() -> None
     torch.testing.assert_close(Tangent(model, z, 0.0)(change), numeric, rtol=2e-2, atol=2e-3)
 
 
+def test_one_broken_drawing_leaves_the_tangents_of_the_others() -> None:
+    z = torch.tensor([[2.0, 0, 0, 0, 0], [0.0, 1, 0, 0, 0]])
+    change = images(2)
+    moved = Tangent(BrokenModel(above=1.0), z, 0.0)(change)
+    assert bool((moved[0] == 0).all())
+    torch.testing.assert_close(moved[1:], Tangent(LinearModel(), z[1:], 0.0)(change[1:]))
+
+
 def test_jacobian_is_that_of_reverse_mode() -> None:
     model, z = CurvedModel(), starts(2, 1)[:, 0]
     rows = [

@@ -31,7 +31,8 @@ class Tangent:
         dG(z*) = J (J' J + mu I)^-1 J' dx        (SPEC 5.4)
 
     Exact where the image lies in the generator's range or the generator is linear (mu = 0); a
-    residual times the generator's curvature is what it leaves out. The map is symmetric.
+    residual times the generator's curvature is what it leaves out. The map is symmetric. Where the
+    generator draws no number nothing moves.
 
     Args:
         model: in evaluation mode.
@@ -41,7 +42,7 @@ class Tangent:
 
     def __init__(self, model: GenerativeModel, z: Tensor, damping: float) -> None:
         with torch.no_grad():
-            self._columns = jacobian(model, z)
+            self._columns = jacobian(model, z).nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
             normal = self._columns.mT @ self._columns
             scale = normal.diagonal(dim1=1, dim2=2).mean(dim=1).clamp_min(_TINY)
             ridge = damping * scale[:, None, None] * torch.eye(z.shape[1]).to(z)
