@@ -46,10 +46,16 @@ class Cell:
     @property
     def id(self) -> str:
         """16 hexadecimal digits of a hash of exactly these fields."""
-        return hashlib.blake2b(repr(self).encode(), digest_size=8).hexdigest()
+        return digest(self)
 
     @property
     def title(self) -> str:
         """For people: ``eabs, pgd-l2@classifier``."""
         surrogate = f"@{self.surrogate}" if self.surrogate else ""
         return f"{self.defense}, {self.attack}{surrogate}"
+
+
+def digest(*values: object) -> str:
+    """16 hexadecimal digits of a hash of the values' representations."""
+    text = "\x1f".join(map(repr, values))
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
