@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
+from attacks import trace
 from attacks.goals import Goal
 from attacks.threat import Norm
 from defenses.base import Defense
@@ -129,7 +130,11 @@ class Shortlist:
         longer, equal = asked.streak > known.streak, asked.streak == known.streak
         better = longer | (equal & (asked.lead > known.lead))
         self._set(budget, rows, better, points, asked)
-        return asked.streak >= votes
+        convinced = asked.streak >= votes
+        if traced := trace.current():
+            radii = self.radii[budget].expand(len(rows))
+            traced.note(self._x[rows[convinced]], radii[convinced])
+        return convinced
 
     def stretched(self, budget: Tensor | int, rows: Tensor, points: Tensor) -> Tensor:
         """The points (n, C, H, W) of these images moved along their directions to fill a budget."""

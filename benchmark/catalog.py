@@ -23,6 +23,7 @@ from typing import Any, TypeVar, get_args, get_type_hints
 
 from attacks import ATTACKS, SUITES
 from attacks.base import Attack
+from attacks.strongest import Composed
 from benchmark.datasets import DATASETS
 from benchmark.presets import PRESETS, Preset
 from defenses import DEFENSES
@@ -171,6 +172,12 @@ def parse_attack(
             attack = replace(attack, **{_RESTARTS: restarts})
         attack = _with_fields(name, attack, preset.attacks.get(name, {}))
     attack = _with_fields(name, attack, given)
+    if isinstance(attack, Composed):
+        members = {
+            member: parse_attack(member, preset, channels, attacks, suites)[1]
+            for member in attack.specifications()
+        }
+        attack = attack.composed(members)
     if match["surrogate"]:
         attack = replace(attack, view=replace(attack.view, surrogate=match["surrogate"]))
     written = ",".join(f"{field}={_text(given[field])}" for field in sorted(given))

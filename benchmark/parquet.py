@@ -1,5 +1,6 @@
 """Rows and where they come from in one Parquet file, whole or absent, with checksums."""
 
+import hashlib
 import io
 import json
 from collections.abc import Mapping
@@ -13,6 +14,8 @@ import pyarrow.parquet as pq
 from benchmark.storage import keep
 
 _KEY = b"benchmark"
+_DIGEST = b"benchmark-digest"
+"""Pages have checksums of their own, metadata have this one; older files lack it."""
 
 
 def write(path: Path, frame: pd.DataFrame, metadata: Mapping[str, Any]) -> None:
@@ -26,7 +29,8 @@ def write(path: Path, frame: pd.DataFrame, metadata: Mapping[str, Any]) -> None:
     """
     table = pa.Table.from_pandas(frame, preserve_index=False)
     text = json.dumps(metadata, sort_keys=True).encode()
-    table = table.replace_schema_metadata({**(table.schema.metadata or {}), _KEY: text})
+    own = {_KEY: text, _DIGEST: _digest(text)}
+    table = table.replace_schema_metadata({**(table.schema.metadata or {}), **own})
     buffer = io.BytesIO()
     pq.write_table(table, buffer, write_page_checksum=True)
     keep(path, buffer.getvalue())
@@ -46,10 +50,17 @@ def read(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     data = io.BytesIO(path.read_bytes())
     try:
         table = pq.read_table(data, page_checksum_verification=True, use_threads=False)
-        metadata: dict[str, Any] = json.loads((table.schema.metadata or {})[_KEY])
+        kept = table.schema.metadata or {}
+        metadata: dict[str, Any] = json.loads(kept[_KEY])
+        if _DIGEST in kept and kept[_DIGEST] != _digest(kept[_KEY]):
+            raise ValueError("the metadata are not what was written")
         return table.to_pandas(), metadata
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
         raise damaged(path) from error
+
+
+def _digest(text: bytes) -> bytes:
+    return hashlib.blake2b(text, digest_size=8).hexdigest().encode()
 
 
 def damaged(path: Path) -> OSError:

@@ -16,6 +16,9 @@ Rows are sorted by epsilon, then by sample. The metadata (`provenance`) is JSON 
     command          the command line, without folders
     wall_seconds     computing time, summed over blocks
     cost             {"forward", "backward", "decoder"} images, summed over blocks
+    calls            [[epsilon, sample, calls], ...]: images that had gone forward or backward
+                     through the defense, per image attacked in the block, when this one was broken
+                     first; absent in old files
     not_applicable   why this attack does not apply to this defense, or null
     error            traceback of what failed, or null; such a cell is computed again
 """
@@ -68,13 +71,14 @@ COLUMNS: dict[str, str] = {
     "rejection_score": "float64",  # largest of `Decision.scores`; above 1 rejects, NaN for none
     "distance_l2": "float64",  # between the sample and the judged point; NaN for errors
     "distance_linf": "float64",
+    "broken_by": "str",  # member of an ensemble that broke it; "" for none
     "seed": "int64",
     "cell": "str",
 }
 """Column -> pandas dtype, in the order of the files."""
 
-_LATER = ("rejection_score",)
-"""Columns that older files lack; they read as NaN."""
+_LATER: dict[str, Any] = {"rejection_score": np.nan, "broken_by": ""}
+"""Columns that older files lack, and as what they are read there."""
 
 
 def record_path(results: Path, cell: Cell) -> Path:
@@ -159,6 +163,6 @@ def rounded(scores: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _complete(frame: pd.DataFrame) -> pd.DataFrame:
-    """A frame from before `_LATER` with these columns empty; any other frame as it is."""
-    older = [column for column in COLUMNS if column not in _LATER]
-    return frame.assign(**dict.fromkeys(_LATER, np.nan)) if list(frame) == older else frame
+    """A frame from before some of `_LATER` with these columns empty; any other as it is."""
+    missing = {column: empty for column, empty in _LATER.items() if column not in frame}
+    return frame.assign(**missing)

@@ -290,6 +290,7 @@ class _Bench:
             "cost": {
                 kind: sum(entry["cost"][kind] for entry in known) for kind in _NOTHING["cost"]
             },
+            "calls": [each for entry in known for each in entry.get("calls", [])],
             "error": errors[0] if errors else None,
         }
         records.write(records.record_path(self.results, cell), frame, metadata)
@@ -310,6 +311,7 @@ class _Bench:
 _NOTHING: dict[str, Any] = {
     "wall_seconds": 0.0,
     "cost": {"forward": 0, "backward": 0, "decoder": 0},
+    "calls": [],
     "not_applicable": None,
     "error": None,
 }

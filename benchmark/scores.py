@@ -188,6 +188,13 @@ class Scores:
         severities = rows.loc[rows["attack"] == attack, "severity"]
         return _count(severities) if len(severities) else Score(reason="not run")
 
+    def lost(self, defense: str, attack: str, norm: str, epsilon: float) -> tuple[int, ...]:
+        """Samples that are right on the clean images and not right under an attack."""
+        clean, attacked = self._rows(defense, "", 0.0), self._rows(defense, norm, epsilon)
+        right = clean.loc[clean["severity"] == SEVERITY[Outcome.CORRECT], "sample"]
+        own = attacked[(attacked["attack"] == attack) & (attacked["severity"] > 0)]
+        return tuple(int(sample) for sample in own["sample"] if sample in set(right))
+
     def worst(
         self, defense: str, norm: str, epsilon: float, attacks: Sequence[str] | None = None
     ) -> Score:

@@ -19,10 +19,11 @@ from torch import Tensor
 
 from attacks.base import Attack
 from attacks.threat import Norm
+from attacks.trace import tracing
 from benchmark import examples, records, seeding
 from benchmark.cells import Cell
 from benchmark.datasets import Batch, Split
-from benchmark.judge import Floats, Ints, Verdict, ask, judge, nobody
+from benchmark.judge import Floats, Ints, Outcomes, Verdict, ask, judge, nobody
 from benchmark.records import Outcome
 from defenses.base import Defense
 
@@ -81,17 +82,25 @@ def measure(unit: Unit, device: str, results: Path) -> tuple[str, int]:
         defense = _defense(_Key.of(unit, where))
         began, before = time.perf_counter(), defense.cost.copy()
         try:
-            frame, points = _compute(unit, defense, unit.images.batch(np.arange(len(unit)), where))
+            frame, points, calls = _compute(
+                unit, defense, unit.images.batch(np.arange(len(unit)), where)
+            )
             error = _missing_answers(unit, frame)
         except Exception:
-            frame, points, error = _failed(unit), None, _short_traceback()
+            frame, points, calls, error = _failed(unit), None, [], _short_traceback()
         wall, cost = time.perf_counter() - began, defense.cost - before
     if points is not None:
         clean = unit.images.batch(np.arange(len(unit))).x.numpy()
         block = examples.Examples(unit.samples, clean, points.cpu().numpy())
         examples.store(unit.points, unit.first, block)
     part = records.parts_folder(results, unit.cell) / f"{unit.first:06}.parquet"
-    own = {"wall_seconds": wall, "cost": asdict(cost), "not_applicable": None, "error": error}
+    own = {
+        "wall_seconds": wall,
+        "cost": asdict(cost),
+        "calls": calls,
+        "not_applicable": None,
+        "error": error,
+    }
     records.write(part, frame, {**records.describe(unit.cell), **unit.origin, **own})
     return unit.cell.id, len(unit)
 
@@ -110,14 +119,23 @@ def calm() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _compute(unit: Unit, defense: Defense, batch: Batch) -> tuple[pd.DataFrame, Tensor | None]:
-    """The block's rows, and its judged points where there was an attack."""
+Calls = list[tuple[float, int, float]]
+"""Epsilon, sample, and the calls per image until it was broken; see `benchmark.records`."""
+
+
+def _compute(
+    unit: Unit, defense: Defense, batch: Batch
+) -> tuple[pd.DataFrame, Tensor | None, Calls]:
+    """The block's rows; where there was an attack, its judged points and when they were found."""
     cell, rng = unit.cell, seeding.for_judge(unit.cell)
     if unit.attack is None or unit.clean is None:
         verdict = ask(defense, batch.x, batch.y, rng, cell.votes)
-        return _frame(unit, verdict, [verdict], np.zeros((2, 1, len(unit)))), None
+        nothing = np.full((1, len(unit)), "", dtype=object)
+        return _frame(unit, verdict, [verdict], np.zeros((2, 1, len(unit))), nothing), None, []
     shape = (len(cell.epsilons), len(unit))
     verdicts = [unit.clean.copy() for _ in cell.epsilons]
+    broken_by = np.full(shape, "", dtype=object)
+    calls: Calls = []
     distances = np.zeros((2, *shape))
     points = batch.x.expand(shape[0], *batch.x.shape).clone()
     rows = unit.clean.found(Outcome.CORRECT)
@@ -125,7 +143,13 @@ def _compute(unit: Unit, defense: Defense, batch: Batch) -> tuple[pd.DataFrame, 
         places = torch.from_numpy(np.flatnonzero(rows))
         x, y = batch.x[places], batch.y[places]
         rng_attack = seeding.for_attack(cell)
-        candidates = unit.attack(defense, x.clone(), y.clone(), cell.epsilons, rng_attack)
+        with tracing(defense.cost) as trace:
+            candidates = unit.attack(defense, x.clone(), y.clone(), cell.epsilons, rng_attack)
+        for budget, epsilon in enumerate(cell.epsilons):
+            for place, first in zip(places.tolist(), trace.first(x, epsilon), strict=True):
+                if first is not None:
+                    calls.append((epsilon, int(unit.samples[place]), first.calls / len(x)))
+                    broken_by[budget, place] = first.member
         judgement = judge(
             defense,
             x,
@@ -142,13 +166,22 @@ def _compute(unit: Unit, defense: Defense, batch: Batch) -> tuple[pd.DataFrame, 
         points[:, places] = judgement.points
         distances[0][:, rows] = judgement.distances[Norm.L2]
         distances[1][:, rows] = judgement.distances[Norm.LINF]
-    return _frame(unit, unit.clean, verdicts, distances), points
+    return _frame(unit, unit.clean, verdicts, distances, broken_by), points, calls
 
 
 def _frame(
-    unit: Unit, clean: Verdict, verdicts: Sequence[Verdict], distances: Floats
+    unit: Unit,
+    clean: Verdict,
+    verdicts: Sequence[Verdict],
+    distances: Floats,
+    broken_by: Outcomes,
 ) -> pd.DataFrame:
-    """Rows of `benchmark.records.COLUMNS`; distances (2, E, n) are L2 and Linf."""
+    """Rows of `benchmark.records.COLUMNS`.
+
+    Args:
+        distances: (2, E, n), L2 and Linf.
+        broken_by: (E, n) members of an ensemble; "" for none.
+    """
     cell = unit.cell
     frames = [
         pd.DataFrame(
@@ -170,11 +203,14 @@ def _frame(
                 "rejection_score": records.rounded(verdict.score),
                 "distance_l2": np.round(l2, records.DISTANCE_DECIMALS),
                 "distance_linf": np.round(linf, records.DISTANCE_DECIMALS),
+                "broken_by": members,
                 "seed": cell.seed,
                 "cell": cell.id,
             }
         )
-        for epsilon, verdict, l2, linf in zip(cell.epsilons, verdicts, *distances, strict=True)
+        for epsilon, verdict, l2, linf, members in zip(
+            cell.epsilons, verdicts, *distances, broken_by, strict=True
+        )
     ]
     return pd.concat(frames, ignore_index=True)
 
@@ -187,8 +223,9 @@ def _failed(unit: Unit) -> pd.DataFrame:
     verdict.put(
         clean.found(Outcome.CORRECT), nobody(int(clean.found(Outcome.CORRECT).sum()), Outcome.ERROR)
     )
-    distances = np.full((2, len(unit.cell.epsilons), count), np.nan)
-    return _frame(unit, clean, [verdict] * len(unit.cell.epsilons), distances)
+    shape = (len(unit.cell.epsilons), count)
+    distances, nobody_did = np.full((2, *shape), np.nan), np.full(shape, "", dtype=object)
+    return _frame(unit, clean, [verdict] * shape[0], distances, nobody_did)
 
 
 def _missing_answers(unit: Unit, frame: pd.DataFrame) -> str | None:

@@ -38,6 +38,7 @@ def rows():
                 "rejection_score": 0.25,
                 "distance_l2": 0.1 + 0.2,
                 "distance_linf": np.nan,
+                "broken_by": "",
                 "seed": 2**62,
                 "cell": CELL.id,
             }

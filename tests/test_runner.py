@@ -28,7 +28,7 @@ from tests.fakes import (
 from tests.test_cells import CELL
 
 PLAN = Plan(dataset="images", defenses=("brightness",), attacks=("walk",), preset=TINY)
-COSTS = {"wall_seconds", "cost", "device", "command"}
+COSTS = {"wall_seconds", "cost", "calls", "device", "command"}
 
 
 @pytest.fixture(autouse=True)
