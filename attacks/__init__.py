@@ -23,6 +23,7 @@ from attacks.overpowered import Overpowered
 from attacks.overpowered_pairs import OverpoweredPairs
 from attacks.refusal import Refusal
 from attacks.single_pixel import SinglePixel
+from attacks.strongest import Strongest
 from attacks.threat import Norm
 from attacks.threshold_aware import ThresholdAware
 from attacks.threshold_hinge import ThresholdHinge
@@ -69,6 +70,9 @@ ATTACKS: dict[str, Attack] = {
     "threshold-hinge-l2": ThresholdHinge(norm=Norm.L2),
     "fooling": Fooling(),
     "fooling-printed": Fooling(metric=Metric.PRINTED),
+    "strongest-linf": Strongest(norm=Norm.LINF),
+    "strongest-l2": Strongest(norm=Norm.L2),
+    "strongest-l1": Strongest(norm=Norm.L1),
     "refusal-linf": Refusal(norm=Norm.LINF, view=_EOT),
     "refusal-l2": Refusal(norm=Norm.L2, view=_EOT),
 }
@@ -92,5 +96,6 @@ SUITES: dict[str, tuple[str, ...]] = {
         "single-pixel",
         "overpowered-l2",
     ),
+    "strongest": ("strongest-linf", "strongest-l2"),
     "all": tuple(ATTACKS),
 }

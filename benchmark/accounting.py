@@ -79,7 +79,12 @@ class Account:
 
 
 def accounts(scores: Scores, layout: Layout) -> Iterator[Account]:
-    """Every cell with a number, at every radius of the table, in the table's order."""
+    """Every cell with a number, at every radius of the table, in the table's order.
+
+    None where no record of the table says when its images were broken, as in old files.
+    """
+    if not any("calls" in metadata for metadata in scores.metadata):
+        return
     by_keys = {(m["defense_key"], m["attack_key"]): m for m in scores.metadata}
     for norm, radii in layout.radii.items():
         for attack, defense, epsilon in product(scores.attacks[norm], scores.defenses, radii):
@@ -208,7 +213,7 @@ def draw(found: list[Account], title: str) -> Figure:
 
 
 def write(scores: Scores, layout: Layout, folder: Path, stem: str, title: str) -> list[Path]:
-    """``<stem>-calls.csv`` and, where breaks were traced, ``<stem>-calls-<norm>.png``, ``.svg``.
+    """``<stem>-calls.csv``, and at the middle radius ``<stem>-calls-<norm>.png``, ``.svg``.
 
     Raises:
         OSError: a file can't be written.
@@ -219,8 +224,6 @@ def write(scores: Scores, layout: Layout, folder: Path, stem: str, title: str) -
     table = folder / f"{stem}-calls.csv"
     keep(table, tidy(scores, layout).to_csv(index=False, lineterminator="\n").encode())
     written = [table]
-    if not any(metadata.get("calls") for metadata in scores.metadata):
-        return written
     for norm, radii in layout.radii.items():
         middle = radii[len(radii) // 2]
         own = [each for each in found if (each.norm, each.epsilon) == (norm, middle)]

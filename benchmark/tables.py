@@ -12,6 +12,7 @@ Reads what earlier runs kept, attacks nothing. One table per preset, seed and se
     results/<dataset>/accuracy-quick-overpowered.csv    where the Overpowered attack was run
     results/<dataset>/accuracy-quick.tex        needs the booktabs package
     results/<dataset>/accuracy-quick-curves.csv, accuracy-quick-linf.png, accuracy-quick-linf.svg
+    results/<dataset>/accuracy-quick-calls.csv, accuracy-quick-calls-linf.png, .svg
 """
 
 import sys
@@ -25,6 +26,7 @@ import typer
 from rich.console import Console
 
 from benchmark import (
+    accounting,
     accuracy,
     agreement,
     curves,
@@ -109,6 +111,7 @@ def write(
     )
     drawn = curves.write(read.scores, folder, stem, title)
     drawn += risk_figure.write(read.scores, read.layout, folder, stem, title)
+    drawn += accounting.write(read.scores, read.layout, folder, stem, title)
     numbers = accuracy.tidy(read.scores, read.layout)
     written = {
         f"{stem}.md": _markdown(read, [*pictures, *drawn]),
@@ -268,6 +271,11 @@ def _read(
             "Risk at a clean coverage",
             selective.risk_sheet(found, layout, f"{title}: risk at a clean coverage, percent"),
             selective.NOTE,
+        ),
+        _Section(
+            "What the numbers cost",
+            accounting.calls_sheet(found, layout, f"{title}: calls per image"),
+            accounting.NOTE,
         ),
     )
     return _Read(
