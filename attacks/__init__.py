@@ -1,5 +1,7 @@
 """The attack suite: every attack by name, in table order, with the papers' parameters."""
 
+from dataclasses import replace
+
 from attacks.base import Attack
 from attacks.carlini_wagner_l0 import CarliniWagnerL0
 from attacks.carlini_wagner_linf import CarliniWagnerLinf
@@ -32,7 +34,7 @@ from attacks.transfer import Transfer
 
 _EOT = View(samples=5)
 
-ATTACKS: dict[str, Attack] = {
+_SINGLE: dict[str, Attack] = {
     "pgd-linf": PGD(norm=Norm.LINF, steps=80, relative_step=0.01 / 0.3, restarts=20, view=_EOT),
     "deepfool-linf": DeepFool(norm=Norm.LINF, steps=100, view=_EOT),
     "noise-linf": AdditiveNoise(norm=Norm.LINF, repeats=100),
@@ -70,11 +72,24 @@ ATTACKS: dict[str, Attack] = {
     "threshold-hinge-l2": ThresholdHinge(norm=Norm.L2),
     "fooling": Fooling(),
     "fooling-printed": Fooling(metric=Metric.PRINTED),
-    "strongest-linf": Strongest(norm=Norm.LINF),
-    "strongest-l2": Strongest(norm=Norm.L2),
-    "strongest-l1": Strongest(norm=Norm.L1),
     "refusal-linf": Refusal(norm=Norm.LINF, view=_EOT),
     "refusal-l2": Refusal(norm=Norm.L2, view=_EOT),
+}
+
+
+def _as_registered(specification: str) -> Attack:
+    """A member of an ensemble, ``name`` or ``name@surrogate``."""
+    name, _, surrogate = specification.partition("@")
+    attack = _SINGLE[name]
+    return replace(attack, view=replace(attack.view, surrogate=surrogate or None))
+
+
+ATTACKS: dict[str, Attack] = {
+    **_SINGLE,
+    **{
+        f"strongest-{norm}": Strongest(norm=norm).composed(_as_registered)
+        for norm in Strongest.norms
+    },
 }
 
 SUITES: dict[str, tuple[str, ...]] = {
@@ -97,5 +112,5 @@ SUITES: dict[str, tuple[str, ...]] = {
         "overpowered-l2",
     ),
     "strongest": ("strongest-linf", "strongest-l2"),
-    "all": tuple(ATTACKS),
+    "all": tuple(_SINGLE),
 }

@@ -6,7 +6,7 @@ worst case over the ensemble costs little more than its last survivors do (AutoA
 only obfuscation (Athalye et al. 2018; Tramer et al. 2020; Croce et al. 2022).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -150,14 +150,10 @@ class Member(NamedTuple):
 
 @runtime_checkable
 class Composed(Protocol):
-    """An attack made of registered ones, which get their presets before it runs."""
+    """An attack made of registered ones, which get their budgets from a preset before it runs."""
 
-    def specifications(self) -> tuple[str, ...]:
-        """The attacks that it may call upon."""
-        ...
-
-    def composed(self, attacks: Mapping[str, Attack]) -> Attack:
-        """This attack with those, by specification."""
+    def composed(self, make: Callable[[str], Attack]) -> Attack:
+        """This attack with those that ``make`` makes of their specifications."""
         ...
 
 
@@ -170,21 +166,17 @@ class Strongest(Attack):
     A surrogate given to the ensemble itself is given to every member: ``strongest-l2@classifier``.
 
     Args:
-        members: every attack of every ensemble of the norm; `composed` provides them.
+        members: every attack of every ensemble of the norm, by specification.
     """
 
     norms: ClassVar[tuple[Norm, ...]] = (Norm.LINF, Norm.L2, Norm.L1)
 
     members: tuple[Member, ...] = ()
 
-    def specifications(self) -> tuple[str, ...]:
+    def composed(self, make: Callable[[str], Attack]) -> "Strongest":
         """See `Composed`."""
-        named = [name for kind in ENSEMBLES.values() for name in kind[self.norm]]
-        return tuple(dict.fromkeys(named))
-
-    def composed(self, attacks: Mapping[str, Attack]) -> "Strongest":
-        """See `Composed`."""
-        return replace(self, members=tuple(Member(*item) for item in attacks.items()))
+        named = dict.fromkeys(name for kind in ENSEMBLES.values() for name in kind[self.norm])
+        return replace(self, members=tuple(Member(name, make(name)) for name in named))
 
     def informed(self, bank: Bank) -> "Strongest":
         """See `InformedByExamples`."""
@@ -209,8 +201,8 @@ class Strongest(Attack):
         for name in ENSEMBLES[kind_of(defense)][self.norm]:
             if name not in known:
                 raise ValueError(
-                    f"members must hold {name!r}, got {', '.join(known) or 'none'}; make the "
-                    "attack with benchmark.catalog.parse_attack, or call composed"
+                    f"members must hold {name!r}, got {', '.join(known) or 'none'}; take the "
+                    "registered attack, or call composed"
                 )
             attack = known[name]
             if surrogate is not None:

@@ -173,11 +173,9 @@ def parse_attack(
         attack = _with_fields(name, attack, preset.attacks.get(name, {}))
     attack = _with_fields(name, attack, given)
     if isinstance(attack, Composed):
-        members = {
-            member: parse_attack(member, preset, channels, attacks, suites)[1]
-            for member in attack.specifications()
-        }
-        attack = attack.composed(members)
+        attack = attack.composed(
+            lambda member: parse_attack(member, preset, channels, attacks, suites)[1]
+        )
     if match["surrogate"]:
         attack = replace(attack, view=replace(attack.view, surrogate=match["surrogate"]))
     written = ",".join(f"{field}={_text(given[field])}" for field in sorted(given))

@@ -82,9 +82,8 @@ class NeedsMore(Full):
 
 def ensemble(*members: Attack, kind: Kind = Kind.FEED_FORWARD) -> Strongest:
     """Members in place of the first ones of a kind, nothing in place of the others."""
-    attack = Strongest(norm=Norm.L2)
     own = dict(zip(ENSEMBLES[kind][Norm.L2], members, strict=False))
-    return attack.composed({name: own.get(name, Nothing()) for name in attack.specifications()})
+    return Strongest(norm=Norm.L2).composed(lambda name: own.get(name, Nothing()))
 
 
 def run(attack: Attack, defense: Defense, x: Tensor = X, y: Tensor = Y) -> Tensor:
@@ -174,12 +173,20 @@ def test_suite_holds_both_norms_of_the_tables():
 
 
 def test_members_take_their_budgets_from_the_preset():
-    _, quick = catalog.parse_attack("strongest-linf", PRESETS["quick"], 1)
-    _, paper = catalog.parse_attack("strongest-linf", PRESETS["paper"], 1)
-    assert isinstance(quick, Strongest)
-    assert "steps=100" in repr(dict(quick.members)["apgd-ce-linf"]) or quick != paper
-    assert set(quick.specifications()) == set(dict(quick.members))
-    assert ATTACKS["strongest-linf"] == Strongest(norm=Norm.LINF)
+    for preset in ("smoke", "quick"):
+        _, attack = catalog.parse_attack("strongest-linf", PRESETS[preset], 1)
+        assert isinstance(attack, Strongest)
+        for specification, member in attack.members:
+            assert member == catalog.parse_attack(specification, PRESETS[preset], 1)[1]
+
+
+def test_registered_ensemble_holds_the_registered_members():
+    registered = ATTACKS["strongest-l2"]
+    assert isinstance(registered, Strongest)
+    members = dict(registered.members)
+    assert members["ddn"] == ATTACKS["ddn"]
+    unrolled = members["apgd-margin-l2@unrolled"].view
+    assert unrolled == View("unrolled", ATTACKS["apgd-margin-l2"].view.samples)
 
 
 def test_trace_says_when_and_by_whom_an_image_was_broken_first():
