@@ -237,7 +237,9 @@ def samples_needed(
         delta sqrt(n) = z(1 - alpha / 2) sqrt(psi) + z(power) sqrt(psi - delta^2)
 
     Connor's test compares |b - c| with its deviation, `chi_square` compares |b - c| - 1: the
-    ``correction``, which adds correction / sqrt(n) to the right side (our addition).
+    ``correction``, which adds correction / sqrt(n) to the right side (our addition). The
+    normal approximation is on the safe side where nearly all discordant samples are on one side:
+    up to half more than the exact test needs.
 
     Args:
         first_only, second_only: shares of the samples that one defense alone gets right.
