@@ -16,11 +16,11 @@ from benchmark.storage import keep
 CERTIFIED, ATTACKED = OKABE_ITO[5], OKABE_ITO[4]
 _UNKNOWN = "0.88"
 _LABELS = {
-    "certified": "certified accuracy (an estimate): at least this",
+    "certified": "certified accuracy: at least this, if the estimate holds",
     "attacked": "accuracy under the best attack: at most this",
 }
 _COLORS = {"certified": CERTIFIED, "attacked": ATTACKED}
-_BANDS = "accuracies with their 95 % Wilson intervals, and every sample"
+_BANDS = "certified and attacked accuracy with 95 % Wilson intervals; below, every sample"
 _MOST_COLUMNS = 3
 _PANEL = 4.2
 _HEIGHTS = (3.1, 2.3)

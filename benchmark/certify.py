@@ -46,7 +46,7 @@ _BOUNDS = (
     "The robust accuracy at a radius is at least the share of samples certified beyond it, as far "
     "as the estimate holds, and at most the share that no attack on record broke within it. The "
     "shaded region between the two is unknown. The attacks were aimed at the radii of their runs: "
-    "where the upper curve falls in a step at one of these, others would lower it before."
+    "where the upper curve falls in a step at one of these, others may lower it before."
 )
 
 
@@ -119,6 +119,11 @@ def run(
     ] = False,
 ) -> None:
     """Estimate certified radii and hold them against the attacks in the records."""
+    if redraw and (defense or samples is not None):
+        raise ValueError(
+            "--redraw must stand without --defense and --samples, got one of them; it keeps the "
+            "defenses and samples of the earlier run"
+        )
     data = catalog.lookup("data set", dataset, DATASETS).load()
     chosen = catalog.lookup("preset", preset, PRESETS)
     folder, stem = results / dataset, f"certificate-{preset}"

@@ -131,6 +131,14 @@ def test_redrawing_needs_the_radii_and_the_records_only(
     assert {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()} == written
 
 
+@pytest.mark.parametrize("option", [["--defense", "abs"], ["--samples", "5"]])
+def test_redrawing_takes_no_options_that_it_would_ignore(
+    option: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--dataset", "digits", "--redraw", *option]) == 2
+    assert "--redraw must stand without --defense and --samples" in capsys.readouterr().err
+
+
 def test_redrawing_without_an_earlier_run_names_the_missing_file(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -66,12 +66,16 @@ def test_the_samples_of_a_group_are_those_of_its_largest_and_smallest_difference
     assert not group.equal
 
 
-def test_more_samples_than_there_were_are_always_needed(tmp_path):
-    # Seven one-sided pairs among seven: the approximation is content with fewer than the test.
-    *_, found = _found(tmp_path, {"a": _first(7, 7), "b": _first(0, 7)})
-    (group,) = significance.indistinguishable(found)[0].groups
-    assert group.fewest is not None
-    assert group.fewest > 7
+@pytest.mark.parametrize("alpha", [0.01, 0.01 / 36])
+def test_a_difference_that_was_not_significant_needs_more_samples_than_there_were(alpha):
+    for first_only in range(1, 40):
+        for second_only in range(first_only):
+            if statistics.standard(first_only, second_only) > alpha:
+                for n in {first_only + second_only, 100}:
+                    shares = first_only / n, second_only / n
+                    needed = statistics.samples_needed(*shares, alpha=alpha)
+                    assert needed is not None
+                    assert needed > n
 
 
 @pytest.mark.parametrize(
