@@ -20,11 +20,11 @@ _LABELS = {
     "attacked": "accuracy under the best attack: at most this",
 }
 _COLORS = {"certified": CERTIFIED, "attacked": ATTACKED}
-_BANDS = "certified and attacked accuracy with 95 % Wilson intervals; below, every sample"
+_BANDS = "accuracies with 95 % Wilson intervals; below, every sample"
 _MOST_COLUMNS = 3
 _PANEL = 4.2
 _HEIGHTS = (3.1, 2.3)
-_LEAST_WIDTH_TO_NAME = 12.0
+_LEAST_HEIGHT_TO_NAME = 12.0
 """Points of accuracy that the unknown region must measure to hold its name."""
 
 
@@ -48,7 +48,7 @@ def draw(radii: pd.DataFrame, title: str) -> Figure:
     columns = min(len(names), _MOST_COLUMNS)
     blocks = -(-len(names) // columns)
     width = max(1.6, columns) * _PANEL
-    figure = figures.blank(width, blocks * sum(_HEIGHTS) + 1.0)
+    figure = figures.blank(width, blocks * sum(_HEIGHTS) + 1.2)
     grid = figure.add_gridspec(2 * blocks, columns, height_ratios=_HEIGHTS * blocks)
     finite = samples["attack"][np.isfinite(samples["attack"])]
     last = 1.04 * max([*finite, *samples["certificate"], 1e-3])
@@ -71,7 +71,7 @@ def draw(radii: pd.DataFrame, title: str) -> Figure:
         list(named.values()),
         list(named),
         loc="outside lower left",
-        ncols=2,
+        ncols=min(2, columns),
         frameon=False,
         fontsize="small",
     )
@@ -106,14 +106,16 @@ def _accuracies(axes: Axes, curve: pd.DataFrame, last: float) -> None:
 
 
 def _name_unknown(axes: Axes, epsilon: Any, held: Mapping[str, Any]) -> None:
-    """``unknown``, in the middle of the region's longest stretch that is high enough."""
-    high = held["unknown"][:-1] >= _LEAST_WIDTH_TO_NAME
-    if not high.any():
+    """``unknown``, in the middle of the region, where it is high enough anywhere."""
+    if held["unknown"].max() < _LEAST_HEIGHT_TO_NAME:
         return
     area = np.diff(epsilon) * held["unknown"][:-1]
     middle = np.searchsorted(np.cumsum(area), area.sum() / 2)
     height = (held["certified"][middle] + held["attacked"][middle]) / 2
-    axes.text(epsilon[middle], height, "unknown", ha="center", va="center", style="italic")
+    from_, to = (
+        epsilon[held[name] <= height].min(initial=epsilon[-1]) for name in ("certified", "attacked")
+    )
+    axes.text((from_ + to) / 2, height, "unknown", ha="center", va="center", style="italic")
 
 
 def _samples(axes: Axes, own: pd.DataFrame, last: float, largest: float) -> None:
