@@ -2,6 +2,11 @@
 
 A certificate is a lower bound on the distance of every adversarial example, an attack's best point
 an upper bound. A certificate above an attack is a defect of one of the two, and is reported.
+
+    results/<dataset>/certificate-<preset>.md, .csv            summary; radius and attack by sample
+    results/<dataset>/certificate-<preset>-bounds.csv, .png, .svg    both as accuracies (`bounds`)
+
+``--redraw`` makes them again from the radii in the CSV and the attacks on record, without a model.
 """
 
 import sys
@@ -15,14 +20,13 @@ import torch
 import typer
 from tabulate import tabulate
 
-from benchmark import catalog, records
+from benchmark import bounds, bounds_figure, catalog, records
 from benchmark.cells import Cell
 from benchmark.command import command
 from benchmark.datasets import DATASETS, Dataset
 from benchmark.datasets.base import Indices, test_sample
 from benchmark.presets import PRESETS
 from benchmark.progress import Progress
-from benchmark.records import Outcome
 from benchmark.shelf import REGISTERED, Armed
 from benchmark.storage import keep
 from benchmark.work import calm
@@ -31,10 +35,18 @@ from defenses.base import Certifies
 from defenses.randomness import generator, seed_from
 
 _AT_ONCE = 500  # every call decodes all candidates anew
+_MOST_NAMED = 8
 _EXPLANATION = (
     "The radius is the corrected Eq. 7 of E-ABS, per sample, for exact inference. It is an "
     "estimate and no proof: the distance to another class's images is found by search, which can "
     "only overestimate it."
+)
+
+_BOUNDS = (
+    "The robust accuracy at a radius is at least the share of samples certified beyond it, as far "
+    "as the estimate holds, and at most the share that no attack on record broke within it. The "
+    "shaded region between the two is unknown. The attacks were aimed at the radii of their runs: "
+    "where the upper curve falls in a step at one of these, others may lower it before."
 )
 
 
@@ -43,7 +55,7 @@ def certify(
 ) -> pd.DataFrame:
     """Radii of some test samples.
 
-    Returns: columns defense, sample, label, certificate (L2, pixel units).
+    Returns: columns defense, sample, label, certificate (L2, pixel units), weights.
 
     Raises:
         ValueError: the defense has no certificate.
@@ -67,14 +79,13 @@ def certify(
             "sample": index,
             "label": dataset.test.labels[index],
             "certificate": torch.cat(radii).numpy().round(records.DISTANCE_DECIMALS),
+            "weights": armed.digest[: bounds.WEIGHTS_DIGITS],
         }
     )
 
 
-def smallest_attacks(folder: Path, armed: Armed, seed: int) -> pd.Series:
-    """The smallest L2 distance at which any recorded attack broke each sample, by sample.
-
-    Samples that the deployed defense got wrong without any attack are left out.
+def attacks_on(folder: Path, armed: Armed, seed: int) -> list[Path]:
+    """The record files of a defense.
 
     Args:
         folder: the data set's records.
@@ -86,12 +97,7 @@ def smallest_attacks(folder: Path, armed: Armed, seed: int) -> pd.Series:
         own = (cell.defense, cell.weights_digest, cell.defense_repr, cell.seed)
         if own == (armed.name, armed.digest, armed.repr, seed):
             paths.append(path)
-    if not paths:
-        return pd.Series(dtype=float)
-    frame = records.read(paths)
-    right_at_first = (frame["clean_class"] == frame["label"]) & ~frame["clean_rejected"]
-    broken = frame[right_at_first & (frame["outcome"] == Outcome.WRONG)]
-    return broken.groupby("sample")["distance_l2"].min()
+    return paths
 
 
 def run(
@@ -108,36 +114,57 @@ def run(
     preset: Annotated[str, typer.Option(help=f"Budgets: {', '.join(PRESETS)}.")] = "quick",
     device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "auto",
     results: Annotated[Path, typer.Option(help="Folder of records and tables.")] = Path("results"),
+    redraw: Annotated[
+        bool, typer.Option(help="Keep the radii of an earlier run, read the attacks again.")
+    ] = False,
 ) -> None:
     """Estimate certified radii and hold them against the attacks in the records."""
+    if redraw and (defense or samples is not None):
+        raise ValueError(
+            "--redraw must stand without --defense and --samples, got one of them; it keeps the "
+            "defenses and samples of the earlier run"
+        )
     data = catalog.lookup("data set", dataset, DATASETS).load()
     chosen = catalog.lookup("preset", preset, PRESETS)
-    count = min(chosen.samples, len(data.test)) if samples is None else samples
-    index = np.sort(test_sample(data, count, seed))
-    frames, armed = [], {}
-    device = available_device(device)
-    with Progress() as progress, calm():
-        for name in catalog.split_names(defense or ("abs", "eabs")):
-            armed[name] = REGISTERED.arm(data, name, chosen, device, progress)
-            frame = certify(data, armed[name], index, seed=seed, progress=progress, device=device)
-            attacks = smallest_attacks(results / dataset / "records", armed[name], seed)
-            frames.append(frame.assign(attack=frame["sample"].map(attacks)))
-    frame = pd.concat(frames, ignore_index=True)
-    radius = data.task.epsilon_l2
-    written = write(frame, results / dataset, f"certificate-{preset}", _title(data, preset), radius)
+    folder, stem = results / dataset, f"certificate-{preset}"
+    if redraw:
+        earlier = bounds.load(folder / f"{stem}.csv")
+        frame = bounds.again(earlier, folder / "records", preset=preset, seed=seed)
+    else:
+        count = min(chosen.samples, len(data.test)) if samples is None else samples
+        index = np.sort(test_sample(data, count, seed))
+        frames = []
+        device = available_device(device)
+        with Progress() as progress, calm():
+            for name in catalog.split_names(defense or ("abs", "eabs")):
+                armed = REGISTERED.arm(data, name, chosen, device, progress)
+                radii = certify(data, armed, index, seed=seed, progress=progress, device=device)
+                attacks = attacks_on(folder / "records", armed, seed)
+                frames.append(bounds.with_attacks(radii, bounds.attacked(attacks)))
+        frame = pd.concat(frames, ignore_index=True)
+    others = bounds.uncertified(frame, folder / "records", preset=preset, seed=seed)
+    title, radius = _title(data, preset), data.task.epsilon_l2
+    written = write(frame, folder, stem, title, radius=radius, others=others)
     print(written[0].read_text())
     for path in written:
         print(f"wrote {path}")
 
 
 def write(
-    frame: pd.DataFrame, folder: Path, stem: str, title: str, radius: float
+    frame: pd.DataFrame,
+    folder: Path,
+    stem: str,
+    title: str,
+    *,
+    radius: float,
+    others: Sequence[str] = (),
 ) -> Sequence[Path]:
-    """A summary by defense (Markdown) and the radii by sample (CSV).
+    """A summary by defense (Markdown), the radii by sample (CSV), and the picture of the bounds.
 
     Args:
-        frame: of `certify`, with the column ``attack``: smallest attack distance or NaN.
+        frame: with `bounds.COLUMNS`.
         radius: the table's L2 epsilon.
+        others: defenses on record that have no certified radii.
     """
     rows = []
     for name, own in frame.groupby("defense", sort=False):
@@ -155,10 +182,36 @@ def write(
             }
         )
     table = tabulate(rows, headers="keys", tablefmt="github", floatfmt=".3f")
+    drawn = bounds_figure.write(frame, folder, stem, title)
+    images = [f"![{path.name}]({path.name})" for path in drawn if path.suffix == ".svg"]
+    picture = ["## Bounds", _BOUNDS, *images] if images else []
+    parts = [f"# {title}", table, _EXPLANATION, *picture, _left_out(frame, others)]
     markdown, by_sample = folder / f"{stem}.md", folder / f"{stem}.csv"
-    keep(markdown, f"# {title}\n\n{table}\n\n{_EXPLANATION}\n".encode())
+    keep(markdown, ("\n\n".join(part for part in parts if part) + "\n").encode())
     keep(by_sample, frame.to_csv(index=False).encode())
-    return markdown, by_sample
+    return markdown, by_sample, *drawn
+
+
+def _left_out(frame: pd.DataFrame, others: Sequence[str]) -> str:
+    """Which defenses the picture does not show, and why."""
+    parts = []
+    unanswered = set(frame["defense"]) - set(bounds.known(frame)["defense"])
+    if unanswered:
+        parts.append(
+            f"Not in the picture, for want of records: {', '.join(sorted(unanswered))}; run the "
+            "benchmark on them first."
+        )
+    if others:
+        shown = (
+            ", ".join(others)
+            if len(others) <= _MOST_NAMED
+            else f"the {len(others)} other defenses on record"
+        )
+        parts.append(
+            f"Left out: {shown}. Without a certificate the lower bound is 0 at every radius, and "
+            "all that is below the attacked accuracy is unknown."
+        )
+    return " ".join(parts)
 
 
 def _title(dataset: Dataset, preset: str) -> str:

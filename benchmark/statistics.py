@@ -12,7 +12,7 @@ from itertools import combinations, pairwise
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binom
+from scipy.stats import binom, norm
 from statsmodels.stats.contingency_tables import cochrans_q as _cochrans_q
 from statsmodels.stats.contingency_tables import mcnemar as _mcnemar
 from statsmodels.stats.multitest import multipletests
@@ -20,6 +20,7 @@ from statsmodels.stats.proportion import proportion_confint
 
 ALPHA = 0.01
 CONFIDENCE = 0.95
+POWER = 0.8
 FEWEST_FOR_CHI_SQUARE = 25
 _SAMPLES_NAMED_IN_ERRORS = 5
 
@@ -218,6 +219,55 @@ def smallest_difference(n: int, alpha: float = ALPHA) -> float | None:
         raise ValueError(f"n must be at least 1, got {n}; a comparison needs samples")
     needed = fewest_discordant(alpha)
     return None if needed > n else 100 * needed / n
+
+
+def samples_needed(
+    first_only: float,
+    second_only: float,
+    *,
+    alpha: float = ALPHA,
+    power: float = POWER,
+    correction: float = 1.0,
+) -> int | None:
+    """How many samples McNemar's test needs to show a difference of this size.
+
+    With psi the share of discordant samples and delta the difference of the accuracies (Connor
+    1987, page 209):
+
+        delta sqrt(n) = z(1 - alpha / 2) sqrt(psi) + z(power) sqrt(psi - delta^2)
+
+    Connor's test compares |b - c| with its deviation, `chi_square` compares |b - c| - 1: the
+    ``correction``, which adds correction / sqrt(n) to the right side (our addition). The
+    normal approximation is on the safe side where nearly all discordant samples are on one side:
+    up to half more than the exact test needs.
+
+    Args:
+        first_only, second_only: shares of the samples that one defense alone gets right.
+        alpha: two-sided level of the test.
+        power: chance that the test reaches it.
+        correction: what the test takes off the number of discordant samples; 0 is Connor's.
+
+    Returns: samples, rounded up; None where the shares are equal, which no number can show.
+
+    Raises:
+        ValueError: shares that are negative or sum to more than 1, alpha or power outside (0, 1).
+    """
+    if not (first_only >= 0 and second_only >= 0 and first_only + second_only <= 1):
+        raise ValueError(
+            f"first_only and second_only must be shares that sum to at most 1, got {first_only} "
+            f"and {second_only}; divide the counts by the number of samples"
+        )
+    if not (0 < alpha < 1 and 0 < power < 1):
+        raise ValueError(
+            f"alpha and power must be between 0 and 1, got {alpha} and {power}; 0.01 and 0.8 are "
+            "usual"
+        )
+    psi, delta = first_only + second_only, abs(first_only - second_only)
+    if delta == 0:
+        return None
+    both = norm.isf(alpha / 2) * math.sqrt(psi) + norm.ppf(power) * math.sqrt(psi - delta**2)
+    root = (both + math.sqrt(both**2 + 4 * delta * correction)) / (2 * delta)
+    return math.ceil(float(root) ** 2)
 
 
 def _some(samples: "pd.Index[int]") -> str:

@@ -10,6 +10,7 @@ Reads what earlier runs kept, attacks nothing. One table per preset, seed and se
     results/<dataset>/accuracy-quick-agreement.csv, accuracy-quick-gap.csv
                                                 where some defense contains another: a purifier
     results/<dataset>/accuracy-quick-overpowered.csv    where the Overpowered attack was run
+    results/<dataset>/accuracy-quick-seeds.csv          where some defense is stochastic
     results/<dataset>/accuracy-quick.tex        needs the booktabs package
     results/<dataset>/accuracy-quick-curves.csv, accuracy-quick-linf.png, accuracy-quick-linf.svg
     results/<dataset>/accuracy-quick-calls.csv, accuracy-quick-calls-linf.png, .svg
@@ -33,6 +34,7 @@ from benchmark import (
     footer,
     gap,
     groups,
+    luck,
     overpowered,
     risk_figure,
     scores,
@@ -120,12 +122,13 @@ def write(
     }
     if read.scores.rejecting:
         written[f"{stem}-rejection.csv"] = _csv(numbers[_REJECTION_CSV])
-    purified = {
+    some = {
         "agreement": agreement.tidy(read.everything, read.layout),
         "gap": gap.tidy(read.scores, read.layout),
         "overpowered": overpowered.tidy(read.scores, read.layout, flags),
+        "seeds": luck.tidy(read.scores, read.layout, luck.read(records)),
     }
-    written |= {f"{stem}-{name}.csv": _csv(frame) for name, frame in purified.items() if len(frame)}
+    written |= {f"{stem}-{name}.csv": _csv(frame) for name, frame in some.items() if len(frame)}
     for compared, name in _TESTS.items():
         if found := tuple(v for v in read.verdicts if v.compared == compared):
             written[f"{stem}-{name}.csv"] = _csv(significance.tidy(found))
@@ -271,6 +274,11 @@ def _read(
             "Risk at a clean coverage",
             selective.risk_sheet(found, layout, f"{title}: risk at a clean coverage, percent"),
             selective.NOTE,
+        ),
+        _Section(
+            "Stochastic defenses: worst and mean case",
+            luck.luck_sheet(found, layout, f"{title}: worst and mean case", luck.read(records)),
+            luck.NOTE,
         ),
         _Section(
             "What the numbers cost",

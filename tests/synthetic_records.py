@@ -23,6 +23,8 @@ def write_cell(
     *,
     samples: Sequence[int] | None = None,
     scores: Mapping[float, Sequence[float]] | Sequence[float] = (),
+    shares: Mapping[float, Sequence[float]] | Sequence[float] = (),
+    distances: Mapping[float, Sequence[float]] | Sequence[float] = (),
     not_applicable: str | None = None,
     error: str | None = None,
     metadata: Mapping[str, Any] | None = None,
@@ -30,10 +32,15 @@ def write_cell(
 ) -> Path:
     """One record file; outcomes are letters per sample (c, w, r, x, i, e), per epsilon if attacked.
 
-    Rejection scores likewise; without any, the defense has none.
+    Rejection scores likewise; without any, the defense has none. ``shares`` are those of the votes
+    that were wrong and accepted; without any, all votes were for the outcome. ``distances`` are L2.
     """
     per_epsilon = {0.0: outcomes} if isinstance(outcomes, str) else dict(outcomes)
     scored = dict(scores) if isinstance(scores, Mapping) else dict.fromkeys(per_epsilon, scores)
+    shared = dict(shares) if isinstance(shares, Mapping) else dict.fromkeys(per_epsilon, shares)
+    far = (
+        dict(distances) if isinstance(distances, Mapping) else dict.fromkeys(per_epsilon, distances)
+    )
     label, _, surrogate = attack.partition("@")
     count = max(len(text) for text in per_epsilon.values())
     fields: dict[str, Any] = {
@@ -63,9 +70,11 @@ def write_cell(
             "epsilon": epsilon,
             "sample": sample,
             "adversarial_class": CLASSES.get(letter, 0),
+            "wrong_vote_share": shared[epsilon][place] if len(shared[epsilon]) else letter == "w",
             "outcome": LETTERS["r" if letter == "x" else letter],
             "rejected": letter in "rx",
             "rejection_score": scored[epsilon][place] if len(scored[epsilon]) else float("nan"),
+            "distance_l2": far[epsilon][place] if len(far[epsilon]) else 0,
             "seed": cell.seed,
             "cell": cell.id,
         }

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from benchmark.certify import certify, main, smallest_attacks, write
+from benchmark import bounds
+from benchmark.certify import attacks_on, certify, main, write
 from benchmark.datasets import DATASETS
 from benchmark.progress import Progress
 from benchmark.shelf import Armed
@@ -58,9 +59,11 @@ def test_only_attacks_on_the_same_weights_and_seed_count(tmp_path: Path) -> None
     folder = tmp_path / "mnist" / "records"
     write_cell(tmp_path, "eabs", "pgd-l2", {1.5: "wwc"})
     own = armed(Certified())
-    assert smallest_attacks(folder, own, seed=0).index.tolist() == [0, 1]
-    assert smallest_attacks(folder, own, seed=1).empty
-    assert smallest_attacks(folder, replace(own, digest="other"), seed=0).empty
+    found = bounds.attacked(attacks_on(folder, own, seed=0))
+    assert found["attack"].notna().tolist() == [True, True, False]
+    assert not attacks_on(folder, own, seed=1)
+    assert not attacks_on(folder, replace(own, digest="other"), seed=0)
+    assert bounds.attacked([]).empty
 
 
 def test_a_certificate_above_an_attack_is_counted(tmp_path: Path) -> None:
@@ -71,9 +74,11 @@ def test_a_certificate_above_an_attack_is_counted(tmp_path: Path) -> None:
             "label": [0, 0, 0],
             "certificate": [0.5, 0.1, 0.9],
             "attack": [0.4, 0.2, float("nan")],
+            "right": [True, True, True],
+            "weights": "0" * 12,
         }
     )
-    markdown, by_sample = write(frame, tmp_path, "certificate", "Radii", 0.5)
+    markdown, by_sample, *drawn = write(frame, tmp_path, "certificate", "Radii", radius=0.5)
     header, _, row = [
         [cell.strip() for cell in line.strip("|").split("|")]
         for line in markdown.read_text().splitlines()
@@ -84,6 +89,61 @@ def test_a_certificate_above_an_attack_is_counted(tmp_path: Path) -> None:
     assert values["samples broken by an attack"] == "2"
     assert values["certified at 0.5"] == "66.7%"
     assert pd.read_csv(by_sample)["certificate"].tolist() == [0.5, 0.1, 0.9]
+    names = [f"certificate-bounds.{suffix}" for suffix in ("csv", "png", "svg")]
+    assert [path.name for path in drawn] == names
+    assert "![certificate-bounds.svg](certificate-bounds.svg)" in markdown.read_text()
+
+
+def test_defenses_that_cannot_be_drawn_are_named_with_the_reason(tmp_path: Path) -> None:
+    frame = pd.DataFrame(
+        {
+            "defense": ["eabs"],
+            "sample": [0],
+            "label": [0],
+            "certificate": [0.5],
+            "attack": [float("nan")],
+            "right": pd.array([None], dtype="boolean"),
+            "weights": "0" * 12,
+        }
+    )
+    markdown, _ = write(frame, tmp_path, "certificate", "Radii", radius=0.5, others=("cnn",))
+    assert "for want of records: eabs" in markdown.read_text()
+    assert "Left out: cnn. Without a certificate the lower bound is 0" in markdown.read_text()
+
+
+def test_redrawing_needs_the_radii_and_the_records_only(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    attack = {"dataset": "digits", "attack_repr": "A()"}
+    write_cell(tmp_path, "eabs", "pgd-l2", {0.5: "wcw"}, distances=[0.4, 0.0, 0.3], **attack)
+    folder = tmp_path / "digits"
+    (folder / "certificate-quick.csv").write_text(
+        "defense,sample,label,certificate,attack\neabs,0,0,0.2,\neabs,1,0,0.1,\neabs,2,0,0.4,0.9\n"
+    )
+    assert main(["--dataset", "digits", "--redraw", "--results", str(tmp_path)]) == 0
+    assert "certificate-quick-bounds.svg" in capsys.readouterr().out
+    again = bounds.load(folder / "certificate-quick.csv")
+    assert again["attack"].tolist() == pytest.approx([0.4, float("nan"), 0.3], nan_ok=True)
+    assert again["certificate"].tolist() == [0.2, 0.1, 0.4]
+    assert again["weights"].tolist() == ["eabs00000000"] * 3
+    written = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    assert main(["--dataset", "digits", "--redraw", "--results", str(tmp_path)]) == 0
+    assert {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()} == written
+
+
+@pytest.mark.parametrize("option", [["--defense", "abs"], ["--samples", "5"]])
+def test_redrawing_takes_no_options_that_it_would_ignore(
+    option: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--dataset", "digits", "--redraw", *option]) == 2
+    assert "--redraw must stand without --defense and --samples" in capsys.readouterr().err
+
+
+def test_redrawing_without_an_earlier_run_names_the_missing_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--dataset", "digits", "--redraw", "--results", str(tmp_path)]) == 2
+    assert "certificate-quick.csv" in capsys.readouterr().err
 
 
 def test_certify_command_refuses_an_unknown_defense(capsys: pytest.CaptureFixture[str]) -> None:
