@@ -11,7 +11,7 @@ from attacks.evasion import evasion_logits, lead
 from attacks.fixed_epsilon import FixedEpsilonAttack
 from attacks.frequencies import low_pass
 from attacks.losses import Loss
-from attacks.pace import Halving, Pace, Sparse, Walk
+from attacks.pace import Halving, Pace, Sparse, Walk, stages
 from attacks.projected_step import usable
 from attacks.random_directions import random_direction, uniform_in_ball
 from attacks.recorder import Recorder
@@ -95,33 +95,48 @@ class APGD(FixedEpsilonAttack):
         rows = record.standing()
         if len(rows) == 0:
             return
-        x, epsilon = record.x[rows], record.epsilon[rows]
-        points = uniform_in_ball(self.norm, x, epsilon, child(rng, "start"))
-        if self.band < 1:
-            smooth = x + low_pass(points - x, self.band)
-            points = self.norm.stretch(x, smooth, self.norm.distance(x, points))
-        climb = self._climb(record, rows, wanted, child(rng, "view", 0))
-        walk = Walk.begin(x, epsilon, points, *climb(points, child(rng, "escape", 0)))
-        pace = self._pace(walk)
-        for index in range(1, self.steps + 1):
-            points = pace.step(walk, index)
-            if index == self.steps:
-                climb.look(points)
-                record.question(rows, climb.seen, child(rng, "question", index))
-                return
-            walk = walk.moved(points, *climb(points, child(rng, "escape", index)))
-            pace, walk = pace.adapted(walk, index)
-            if index % self.recheck == 0:
-                held = ~record.question(rows, climb.seen, child(rng, "question", index))
+        points = self._start(record, rows, child(rng, "start"))
+        done = 0
+        for share, steps in stages(self.norm, self.steps):
+            x, epsilon = record.x[rows], share * record.epsilon[rows]
+            points = self.norm.project(x, points, epsilon)
+            climb = self._climb(record, rows, wanted, child(rng, "view", done))
+            walk = Walk.begin(x, epsilon, points, *climb(points, child(rng, "escape", done)))
+            pace = self._pace(walk, steps)
+            for index in range(1, steps + 1):
+                done += 1
+                points = pace.step(walk, index)
+                if index == steps:  # nobody will follow this point's gradient
+                    walk = walk.moved(points, climb.height(points), walk.gradient)
+                else:
+                    walk = walk.moved(points, *climb(points, child(rng, "escape", done)))
+                    pace, walk = pace.adapted(walk, index)
+                if index < steps and done % self.recheck:
+                    continue
+                if share > 1:  # what leads here may lead in the ball that counts
+                    climb.height(self.norm.project(walk.x, walk.best, record.epsilon[rows]))
+                held = ~record.question(rows, climb.seen, child(rng, "question", done))
                 rows, walk, pace = rows[held], walk.of(held), pace.of(held)
                 if len(rows) == 0:
                     return
-                climb = self._climb(record, rows, wanted, child(rng, "view", index))
+                if index < steps:
+                    climb = self._climb(record, rows, wanted, child(rng, "view", done))
+            points = walk.best
 
-    def _pace(self, walk: Walk) -> Pace:
+    def _start(self, record: "_Record", rows: Tensor, rng: Generator) -> Tensor:
+        """Uniform in the ball; with a band, as far from the image in the low frequencies."""
+        share, _ = stages(self.norm, self.steps)[0]
+        x, epsilon = record.x[rows], share * record.epsilon[rows]
+        points = uniform_in_ball(self.norm, x, epsilon, rng)
+        if self.band == 1:
+            return points
+        smooth = x + low_pass(points - x, self.band)
+        return self.norm.stretch(x, smooth, self.norm.distance(x, points))
+
+    def _pace(self, walk: Walk, steps: int) -> Pace:
         if self.norm is Norm.L1:
-            return Sparse.begin(self.steps, walk)
-        return Halving.begin(self.norm, self.band, self.steps, walk)
+            return Sparse.begin(steps, walk)
+        return Halving.begin(self.norm, self.band, steps, walk)
 
     def _climb(
         self, record: "_Record", rows: Tensor, wanted: Tensor | None, rng: Generator
@@ -159,6 +174,11 @@ class _Climb:
         if band < 1:
             gradient, escape = low_pass(gradient, band), low_pass(escape[None], band)[0]
         return value.detach().nan_to_num(nan=-torch.inf), usable(gradient, escape)
+
+    def height(self, points: Tensor) -> Tensor:
+        """Loss (n,) alone, -inf where it is not a number."""
+        with torch.no_grad():
+            return self.look(points).nan_to_num(nan=-torch.inf)
 
     def look(self, points: Tensor) -> Tensor:
         """Loss (n,) of the points, which are put on record."""

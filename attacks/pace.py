@@ -177,8 +177,9 @@ class Sparse(_Rows):
     Every ``interval`` steps the coordinates of a step become those that the best point changes,
     divided by 1.5. Where they fell by more than a twentieth the step is epsilon again and the
     ascent goes on from its best point; elsewhere the step shrinks by 1.5, down to epsilon / 10.
-    Coordinates at that end of the box to which they should move are passed over: the authors' code
-    ranks them with the others, and where they are the steepest a sparse step then moves nothing.
+    Coordinates at that end of the box to which they should move do not count among the few, though
+    their move keeps the projection from taking back what they have. The authors' code counts them;
+    where they are the steepest, a sparse step then moves nothing.
 
     Args:
         interval: steps between adaptations.
@@ -194,21 +195,27 @@ class Sparse(_Rows):
 
     @staticmethod
     def begin(steps: int, walk: Walk) -> "Sparse":
-        """A fifth of the coordinates; adaptations every 0.04 of the steps."""
+        """Adaptations every 0.04 of the steps; at first a fifth of the coordinates.
+
+        Where the start changes fewer, as that of a later stage does, it is as after an adaptation.
+        """
         size = walk.x[0].numel()
         length = torch.ones_like(walk.epsilon)
         interval = max(1, math.floor(_INTERVAL * steps))
-        return Sparse(interval, length, length * (size * _SHARE), length * size)
+        changed = _changed(walk)
+        coordinates = torch.where(changed < size, changed / _SHRINK, size * _SHARE)
+        return Sparse(interval, length, coordinates, changed)
 
     def step(self, walk: Walk, index: int) -> Tensor:
         """Equal steps along the coordinates of largest slope, then the exact projection."""
-        end = (walk.gradient > 0).to(walk.x.dtype)
-        slopes = (walk.gradient.abs() * (walk.points != end)).flatten(1)
-        ranked = slopes.sort(dim=1, descending=True).values
+        gradient = walk.gradient.flatten(1)
+        slopes = gradient.abs()
+        free = walk.points.flatten(1) != (gradient > 0).to(gradient.dtype)
+        ranked = (slopes * free).sort(dim=1, descending=True).values
         last = self.coordinates.long().clamp(1, slopes.shape[1]) - 1
         steep = (slopes > 0) & (slopes >= ranked.gather(1, last[:, None]))
-        moves = walk.gradient.flatten(1).sign() * steep
-        moves = moves / moves.abs().sum(dim=1, keepdim=True).clamp_min(1)
+        moves = gradient.sign() * steep
+        moves = moves / (steep & free).sum(dim=1, keepdim=True).clamp_min(1)
         reach = (self.length * walk.epsilon).reshape(-1, 1, 1, 1)
         points = walk.points + reach * moves.reshape(walk.x.shape)
         return Norm.L1.project(walk.x, points, walk.epsilon)
@@ -217,7 +224,7 @@ class Sparse(_Rows):
         """See the class."""
         if index % self.interval:
             return self, walk
-        changed = (walk.best != walk.x).flatten(1).sum(dim=1).to(self.length.dtype)
+        changed = _changed(walk)
         fell = changed < _FELL * self.changed
         shorter = (self.length / _SHRINK).clamp_min(_LEAST)
         own = replace(
@@ -241,6 +248,24 @@ def checkpoints(steps: int) -> tuple[int, ...]:
     return tuple(dict.fromkeys(math.ceil(round(share * steps, 9)) for share in shares[1:]))
 
 
+def stages(norm: Norm, steps: int) -> tuple[tuple[float, int], ...]:
+    """(radius as a share of epsilon, steps) of a run's parts, each from the best point of the last.
+
+    L1 begins in balls of thrice and twice the radius, for 0.3 of the steps each (Croce & Hein
+    2021, multi-epsilon APGD); the others stay in their own.
+    """
+    if norm is not Norm.L1:
+        return ((1.0, steps),)
+    early = math.floor(_EARLY * steps)
+    parts = ((3.0, early), (2.0, early), (1.0, steps - 2 * early))
+    return tuple(part for part in parts if part[1])
+
+
+def _changed(walk: Walk) -> Tensor:
+    """How many coordinates (n,) the best points change."""
+    return (walk.best != walk.x).flatten(1).sum(dim=1).to(walk.epsilon.dtype)
+
+
 def _where(rows: Tensor, one: Tensor, other: Tensor) -> Tensor:
     return torch.where(rows.reshape(-1, 1, 1, 1), one, other)
 
@@ -256,6 +281,7 @@ _ALPHA = 0.75
 _RHO = 0.75
 _SHARE = 0.2
 _INTERVAL = 0.04
+_EARLY = 0.3
 _FELL = 0.95
 _SHRINK = 1.5
 _LEAST = 0.1

@@ -96,15 +96,18 @@ class Norm(StrEnum):
             return torch.where(distance > radius, shrunk.clamp(0, 1), candidate)
         if self is Norm.L1:
             distance = self.distance(x, candidate).reshape(-1, 1, 1, 1)
-            inner = (radius * (1 - rounding)).flatten().expand(len(x))
-            return torch.where(distance > radius, _nearest_in_l1(x, wished, inner), candidate)
+            within = radius.flatten().expand(len(x)).double()
+            nearest = _nearest_in_l1(
+                x, wished, within * (1 - rounding), within * (1 - rounding / 2)
+            )
+            return torch.where(distance > radius, nearest, candidate)
         change = (candidate - x).abs().amax(dim=1).flatten(1)
         rank = change.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
         kept = (rank + 1).reshape(len(x), 1, *x.shape[2:]) <= radius
         return torch.where(kept, candidate, x)
 
 
-def _nearest_in_l1(x: Tensor, candidate: Tensor, radius: Tensor) -> Tensor:
+def _nearest_in_l1(x: Tensor, candidate: Tensor, radius: Tensor, most: Tensor) -> Tensor:
     """The nearest point of L1 ball and box, for candidates that lie outside the ball when clipped.
 
     Every coordinate moves by clip(|change| - t, 0, room), where room is what the box leaves it in
@@ -114,6 +117,7 @@ def _nearest_in_l1(x: Tensor, candidate: Tensor, radius: Tensor) -> Tensor:
 
     Args:
         radius: (N,).
+        most: (N,) what rounding in the sums may make of it; beyond, all coordinates give way.
     """
     change = (candidate.double() - x.double()).flatten(1)
     size, flat = change.abs(), x.double().flatten(1)
@@ -131,7 +135,7 @@ def _nearest_in_l1(x: Tensor, candidate: Tensor, radius: Tensor) -> Tensor:
     rest = (excess - lost.gather(1, at)) / falls.gather(1, at).clamp_min(1)
     threshold = kinks.gather(1, at) + rest
     moved = torch.minimum((size - threshold).clamp_min(0), room)
-    # The sums of many kinks round; what they miss is taken from all coordinates alike.
-    share = (radius[:, None] / moved.sum(dim=1, keepdim=True).clamp_min(_TINY)).clamp_max(1)
-    point = (flat + change.sign() * moved * share).reshape(x.shape).to(x.dtype)
-    return torch.where(point == x, x, torch.nextafter(point, x)).clamp(0, 1)
+    moved = moved * (most[:, None] / moved.sum(dim=1, keepdim=True).clamp_min(_TINY)).clamp_max(1)
+    point = (flat + change.sign() * moved).reshape(x.shape).to(x.dtype)
+    exact = (moved == room).reshape(x.shape)  # at an end of the box, or not moved at all
+    return torch.where(exact, point, torch.nextafter(point, x)).clamp(0, 1)

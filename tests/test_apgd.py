@@ -298,9 +298,10 @@ def test_sparse_steps_move_as_many_coordinates_as_the_best_point_needs():
     best = walk.x.clone()
     best[0, 0, 0] += 0.1  # four coordinates
     best[1] += 0.1  # all sixteen
-    walk = dataclasses.replace(walk, best=best)
     pace = Sparse.begin(50, walk)
     assert pace.interval == 2
+    assert pace.coordinates.tolist() == pytest.approx([16 / 5] * 2)
+    walk = dataclasses.replace(walk, best=best)
     pace, _ = pace.adapted(walk, 2)
     assert pace.coordinates.tolist() == pytest.approx([4 / 1.5, 16 / 1.5])
     assert pace.length.tolist() == pytest.approx([1.0, 1 / 1.5])
