@@ -177,9 +177,8 @@ class Sparse(_Rows):
     Every ``interval`` steps the coordinates of a step become those that the best point changes,
     divided by 1.5. Where they fell by more than a twentieth the step is epsilon again and the
     ascent goes on from its best point; elsewhere the step shrinks by 1.5, down to epsilon / 10.
-    Coordinates at that end of the box to which they should move do not count among the few, though
-    their move keeps the projection from taking back what they have. The authors' code counts them;
-    where they are the steepest, a sparse step then moves nothing.
+    Coordinates at that end of the box to which they should move are passed over. The authors' code
+    counts them, and a sparse step whose steepest coordinates are such then moves nothing.
 
     Args:
         interval: steps between adaptations.
@@ -213,9 +212,9 @@ class Sparse(_Rows):
         free = walk.points.flatten(1) != (gradient > 0).to(gradient.dtype)
         ranked = (slopes * free).sort(dim=1, descending=True).values
         last = self.coordinates.long().clamp(1, slopes.shape[1]) - 1
-        steep = (slopes > 0) & (slopes >= ranked.gather(1, last[:, None]))
+        steep = free & (slopes > 0) & (slopes >= ranked.gather(1, last[:, None]))
         moves = gradient.sign() * steep
-        moves = moves / (steep & free).sum(dim=1, keepdim=True).clamp_min(1)
+        moves = moves / steep.sum(dim=1, keepdim=True).clamp_min(1)
         reach = (self.length * walk.epsilon).reshape(-1, 1, 1, 1)
         points = walk.points + reach * moves.reshape(walk.x.shape)
         return Norm.L1.project(walk.x, points, walk.epsilon)

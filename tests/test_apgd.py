@@ -12,7 +12,7 @@ from attacks.eot import View
 from attacks.evasion import evades
 from attacks.frequencies import cosines, low_pass
 from attacks.losses import Loss
-from attacks.pace import Halving, Sparse, Walk, checkpoints
+from attacks.pace import Halving, Sparse, Walk, checkpoints, stages
 from attacks.threat import Norm
 from defenses.base import never_rejects
 from defenses.randomness import generator
@@ -86,7 +86,8 @@ def test_apgd_fills_ball_and_box_where_pixels_are_at_their_ends(norm):
     points = attack.perturb(defense, x, torch.zeros(6).long(), radii, generator(0))
     risen = ((points - x).flatten(1) * slope).sum(dim=1)
     assert (risen <= most * (1 + 1e-4)).all()
-    assert (risen >= 0.99 * most).all()
+    least = 0.95 if norm is Norm.L1 else 0.99  # few coordinates at once, and seldom the very best
+    assert (risen >= least * most).all()
 
 
 @pytest.mark.parametrize("norm", BALLS)
@@ -274,6 +275,23 @@ def walk_of(count, values, rises):
     return dataclasses.replace(
         walk, best_value=torch.tensor(values), rose=torch.tensor(rises), best=x + 0.05
     )
+
+
+def test_l1_begins_in_larger_balls_and_the_others_in_their_own():
+    assert stages(Norm.L1, 100) == ((3.0, 30), (2.0, 30), (1.0, 40))
+    assert stages(Norm.L1, 3) == ((1.0, 3),)
+    assert stages(Norm.LINF, 100) == ((1.0, 100),)
+
+
+def test_a_sparse_step_passes_over_pixels_at_their_end_of_the_box():
+    walk = walk_of(1, [1.0], [True])
+    points = walk.x.clone()
+    points[0, 0, 3] = 1.0  # the four steepest
+    slopes = torch.arange(1.0, 17).reshape(1, 1, 4, 4)
+    pace = dataclasses.replace(Sparse.begin(50, walk), coordinates=torch.tensor([2.0]))
+    wide = dataclasses.replace(walk, points=points, gradient=slopes, epsilon=torch.tensor([4.0]))
+    moved = (pace.step(wide, 1) > points).flatten(1)
+    assert moved.nonzero()[:, 1].tolist() == [10, 11]
 
 
 def test_a_step_is_halved_where_too_few_steps_rose_or_nothing_changed():
