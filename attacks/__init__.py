@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from attacks.apgd import APGD
 from attacks.base import Attack
 from attacks.carlini_wagner_l0 import CarliniWagnerL0
 from attacks.carlini_wagner_linf import CarliniWagnerLinf
@@ -21,6 +22,7 @@ from attacks.from_foolbox import (
     RandFGSM,
 )
 from attacks.latent_descent import LatentDescent
+from attacks.losses import Loss
 from attacks.overpowered import Overpowered
 from attacks.overpowered_pairs import OverpoweredPairs
 from attacks.refusal import Refusal
@@ -33,6 +35,7 @@ from attacks.thresholds import Metric
 from attacks.transfer import Transfer
 
 _EOT = View(samples=5)
+_EOT_20 = View(samples=20)
 
 _SINGLE: dict[str, Attack] = {
     "pgd-linf": PGD(norm=Norm.LINF, steps=80, relative_step=0.01 / 0.3, restarts=20, view=_EOT),
@@ -51,6 +54,23 @@ _SINGLE: dict[str, Attack] = {
     "rand-fgsm": RandFGSM(view=_EOT),
     "bim": BIM(norm=Norm.LINF, view=_EOT),
     "mim-linf": MIM(view=_EOT),
+    "apgd-ce-linf": APGD(norm=Norm.LINF, loss=Loss.CROSS_ENTROPY, restarts=5, view=_EOT_20),
+    "apgd-ce-l2": APGD(norm=Norm.L2, loss=Loss.CROSS_ENTROPY, restarts=5, view=_EOT_20),
+    "apgd-ce-l1": APGD(norm=Norm.L1, loss=Loss.CROSS_ENTROPY, restarts=5, view=_EOT_20),
+    "apgd-margin-linf": APGD(norm=Norm.LINF, loss=Loss.MARGIN, restarts=5, view=_EOT_20),
+    "apgd-margin-l2": APGD(norm=Norm.L2, loss=Loss.MARGIN, restarts=5, view=_EOT_20),
+    "apgd-margin-l1": APGD(norm=Norm.L1, loss=Loss.MARGIN, restarts=5, view=_EOT_20),
+    "apgd-dlr-linf": APGD(norm=Norm.LINF, loss=Loss.DLR, restarts=5, view=_EOT_20),
+    "apgd-dlr-l2": APGD(norm=Norm.L2, loss=Loss.DLR, restarts=5, view=_EOT_20),
+    "apgd-targeted-linf": APGD(norm=Norm.LINF, loss=Loss.DLR, targets=9, view=_EOT_20),
+    "apgd-targeted-l2": APGD(norm=Norm.L2, loss=Loss.DLR, targets=9, view=_EOT_20),
+    "apgd-targeted-l1": APGD(norm=Norm.L1, loss=Loss.DLR, targets=9, view=_EOT_20),
+    "apgd-true-class-linf": APGD(norm=Norm.LINF, loss=Loss.TRUE_CLASS, restarts=5, view=_EOT_20),
+    "apgd-true-class-l2": APGD(norm=Norm.L2, loss=Loss.TRUE_CLASS, restarts=5, view=_EOT_20),
+    "apgd-lowpass-linf": APGD(
+        norm=Norm.LINF, loss=Loss.MARGIN, band=0.25, restarts=5, view=_EOT_20
+    ),
+    "apgd-lowpass-l2": APGD(norm=Norm.L2, loss=Loss.MARGIN, band=0.25, restarts=5, view=_EOT_20),
     "single-pixel": SinglePixel(view=_EOT),
     "transfer-fgsm": Transfer(norm=Norm.LINF, crafting=FGSM(norm=Norm.LINF)),
     "transfer-bim": Transfer(
@@ -112,5 +132,6 @@ SUITES: dict[str, tuple[str, ...]] = {
         "overpowered-l2",
     ),
     "strongest": ("strongest-linf", "strongest-l2"),
-    "all": tuple(_SINGLE),
+    "all": tuple(name for name, attack in _SINGLE.items() if attack.norm is not Norm.L1),
 }
+"""Attacks by use; `all` leaves out L1, for which no data set has budgets of its own."""

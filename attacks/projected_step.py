@@ -30,20 +30,35 @@ def descend(
     Raises:
         ValueError: another norm.
     """
-    shape = (-1, *[1] * (points.dim() - 1))
+    direction = steepest(norm, usable(gradient, escape))
+    reach = length * epsilon.reshape(-1, *[1] * (points.dim() - 1))
+    return norm.project(x, points - reach * direction, epsilon)
+
+
+def usable(gradient: Tensor, escape: Tensor) -> Tensor:
+    """The gradients (N, C, H, W), ``escape`` (C, H, W) in rows that are zero or not finite."""
     size = gradient.flatten(1).abs().sum(dim=1)
-    usable = ((size > 0) & (size < torch.inf)).reshape(shape)
-    gradient = torch.where(usable, gradient, escape)
+    good = (size > 0) & (size < torch.inf)
+    return torch.where(good.reshape(-1, *[1] * (gradient.dim() - 1)), gradient, escape)
+
+
+def steepest(norm: Norm, gradient: Tensor) -> Tensor:
+    """Directions of steepest ascent of length 1 in the norm, for gradients that are not zero.
+
+    Raises:
+        ValueError: another norm than L2 and Linf.
+    """
+    shape = (-1, *[1] * (gradient.dim() - 1))
     match norm:
         case Norm.LINF:
-            direction = gradient.sign()
+            return gradient.sign()
         case Norm.L2:
             largest = gradient.flatten(1).abs().amax(dim=1).reshape(shape)
             gradient = gradient / largest  # so that no square underflows
-            direction = gradient / gradient.flatten(1).norm(dim=1).reshape(shape)
+            length: Tensor = torch.linalg.vector_norm(gradient.flatten(1), dim=1)
+            return gradient / length.reshape(shape)
         case _:
             raise ValueError(f"norm must be l2 or linf, got {norm}; no ball to descend in")
-    return norm.project(x, points - length * epsilon.reshape(shape) * direction, epsilon)
 
 
 def decaying(steps: int, first: float) -> list[float]:

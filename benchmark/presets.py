@@ -72,6 +72,14 @@ _THRESHOLD_DESCENTS = (
 _SMOKE_ROUNDS = {"steps": 3, "initial_const": 1.0, "const_factor": 10.0, "refresh": 5, "eot": 1}
 _QUICK_ROUNDS = {"initial_const": 0.1, "const_factor": 4.0, "inset": 0.01, "eot": 1}
 _OVERPOWERED = ("overpowered-l2", "overpowered-unrestricted")
+_APGD = tuple(
+    f"apgd-{kind}"
+    for kind in (
+        *(f"{loss}-{norm}" for loss in ("ce", "margin") for norm in ("linf", "l2", "l1")),
+        *(f"{loss}-{norm}" for loss in ("dlr", "true-class", "lowpass") for norm in ("linf", "l2")),
+    )
+)
+_APGD_TARGETED = tuple(f"apgd-targeted-{norm}" for norm in ("linf", "l2", "l1"))
 _ADVERSARIAL = ("adv_linf", "adv_l2")
 
 _ASKING = ("inc_substitute", "inc_inverter")
@@ -147,6 +155,8 @@ PRESETS: dict[str, Preset] = {
             "pgd-estimated-linf": {"steps": 2, "samples": 4},
             "bim": {"steps": 3},
             "mim-linf": {"steps": 3, "eot": 1},
+            **_each(_APGD, steps=3, restarts=1, eot=1),
+            **_each(_APGD_TARGETED, steps=3, restarts=1, targets=1, eot=1),
             "rand-fgsm": {"eot": 1},
             "single-pixel": {"max_pixels": 4, "abreast": 4, "eot": 1},
             "transfer-bim": {"crafting": BIM(norm=Norm.LINF, steps=3)},
@@ -266,6 +276,8 @@ PRESETS: dict[str, Preset] = {
             "boundary": {"steps": 1000},
             "pgd-estimated-linf": {"steps": 20, "relative_step": 0.1, "samples": 20},
             "mim-linf": {"eot": 1},
+            **_each(_APGD, steps=50, restarts=1, eot=1),
+            **_each(_APGD_TARGETED, steps=50, restarts=1, targets=3, eot=1),
             "rand-fgsm": {"eot": 1},
             "single-pixel": {"eot": 1},
             "transfer-pgd-linf": _pgd(Norm.LINF, 40, 0.1),
@@ -290,5 +302,6 @@ PRESETS: dict[str, Preset] = {
         # Stated for ABS and E-ABS; their ablations get as long, to differ in nothing else.
         by_dataset={**_OBJECTS, "svhn": _each(_SYNTHESIS, epochs=800)},
         restarts={1: 5, 3: 20},
+        attacks=_each(_APGD, restarts=5),
     ),
 }

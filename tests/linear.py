@@ -250,13 +250,24 @@ def labels(defense: Linear | Prototypes | Mixture, x: Tensor) -> Tensor:
         return defense.logits(x).argmax(dim=1)
 
 
+def dual_norm(normals: Tensor, norm: Norm) -> Tensor:
+    """The norm (...) of normals (..., d) by which a gap of logits becomes a distance."""
+    match norm:
+        case Norm.L1:
+            return normals.abs().amax(dim=-1)
+        case Norm.L2:
+            return normals.norm(dim=-1)
+        case _:
+            return normals.abs().sum(dim=-1)
+
+
 def exact_distance(defense: Linear, x: Tensor, y: Tensor, norm: Norm) -> Tensor:
     """Distance (N,) to the nearest decision boundary: min_k (l_y - l_k) / ||w_y - w_k||_dual."""
     with torch.no_grad():
         logits = defense.logits(x)
         gaps = logits.gather(1, y[:, None]) - logits
         normals = defense.weight[y][:, None] - defense.weight
-        lengths = normals.norm(dim=2) if norm is Norm.L2 else normals.abs().sum(dim=2)
+        lengths = dual_norm(normals, norm)
         return (gaps / lengths).scatter(1, y[:, None], torch.inf).amin(dim=1)
 
 
@@ -269,6 +280,5 @@ def at_distance(
     defense = Linear(torch.stack([normal, torch.zeros(SIZE)]), torch.tensor([-normal.sum() / 2, 0]))
     x = images(count, seed, spread=0.05)
     offset = ((x.flatten(1) - 0.5) * normal).sum(dim=1)
-    dual = normal.norm() if norm is Norm.L2 else normal.abs().sum()
-    shift = (distance * dual - offset) / normal.square().sum()
+    shift = (distance * dual_norm(normal, norm) - offset) / normal.square().sum()
     return defense, x + (shift[:, None] * normal).reshape(x.shape)

@@ -159,7 +159,7 @@ def test_estimated_gradient_of_an_image_ignores_the_losses_of_others():
     assert torch.equal(one[0], two[0])
 
 
-@pytest.mark.parametrize("norm", [Norm.LINF, Norm.L2])
+@pytest.mark.parametrize("norm", [Norm.LINF, Norm.L2, Norm.L1])
 def test_random_starts_are_uniform_in_the_ball(norm):
     x = 0.5 + 1e-4 * torch.rand(2000, 1, 2, 2, generator=torch.Generator().manual_seed(0))
     start = uniform_in_ball(norm, x, torch.full((2000,), 0.3), generator(1))

@@ -8,7 +8,7 @@ from torch import Generator
 
 from attacks.threat import Norm
 
-BALLS = (Norm.LINF, Norm.L2, Norm.L0)
+BALLS = (Norm.LINF, Norm.L2, Norm.L1, Norm.L0)
 
 
 @st.composite
@@ -72,10 +72,52 @@ def test_projection_takes_one_radius_per_image():
     assert torch.allclose(Norm.LINF.distance(x, projected), torch.tensor([0.1, 0.3]), atol=1e-5)
 
 
-def test_projection_of_a_norm_without_one_says_so():
-    x = torch.rand(1, 1, 2, 2)
-    with pytest.raises(ValueError, match="norm must have a projection"):
-        Norm.L1.project(x, x, 1.0)
+def bisected(x, candidate, epsilon):
+    """Slow reference: the threshold of Croce & Hein 2021, Proposition 2.1, by bisection."""
+    change = candidate - x
+    room = torch.where(change > 0, 1 - x, x)
+    low, high = 0.0, change.abs().max().item()
+    for _ in range(60):
+        middle = (low + high) / 2
+        moved = torch.minimum((change.abs() - middle).clamp_min(0), room)
+        low, high = (middle, high) if moved.sum() > epsilon else (low, middle)
+    return x + change.sign() * moved
+
+
+@given(clean_and_candidate(), st.floats(0.01, 0.9))
+@settings(deadline=None, max_examples=50)
+def test_projection_onto_l1_ball_and_box_is_the_nearest_point_of_both(case, share):
+    x, candidate, _, _ = case
+    epsilon = share * Norm.L1.distance(x, candidate.clamp(0, 1))
+    projected = Norm.L1.project(x, candidate, epsilon)
+    for own, wish, radius, found in zip(x, candidate, epsilon, projected, strict=True):
+        expected = bisected(own.double(), wish.double(), radius.item())
+        assert torch.allclose(found.double(), expected, atol=1e-5)
+
+
+def test_projection_onto_l1_ball_uses_how_far_beyond_the_box_a_point_was_wished():
+    x = torch.tensor([0.9, 0.5]).reshape(1, 1, 1, 2)
+    wish = torch.tensor([3.0, 0.9]).reshape(1, 1, 1, 2)
+    projected = Norm.L1.project(x, wish, 0.4).flatten()
+    assert torch.allclose(projected, torch.tensor([1.0, 0.8]), atol=1e-5)
+
+
+def test_projection_onto_l1_ball_leaves_small_changes_out_altogether():
+    x = torch.full((1, 1, 1, 3), 0.5)
+    change = torch.tensor([0.4, -0.3, 0.1]).reshape(x.shape)
+    projected = Norm.L1.project(x, x + change, 0.3)
+    assert torch.equal(projected[..., 2], x[..., 2])
+    assert torch.allclose((projected - x).flatten(), torch.tensor([0.2, -0.1, 0.0]), atol=1e-5)
+
+
+def test_projection_of_a_large_image_onto_l1_ball_stays_inside_and_fills_it():
+    rng = Generator().manual_seed(0)
+    x = torch.rand((2, 3, 96, 96), generator=rng)
+    wish = x + torch.randn(x.shape, generator=rng)
+    radius = torch.tensor([0.5, 400.0])
+    distance = Norm.L1.distance(x, Norm.L1.project(x, wish, radius))
+    assert (distance <= radius).all()
+    assert (distance >= 0.995 * radius).all()
 
 
 @pytest.mark.parametrize(("epsilon", "kept"), [(0.9, 0), (1.0, 1), (2.5, 2), (4.0, 4)])
