@@ -102,6 +102,10 @@ class Reclassifying(Defense):
         """The base's: what it answers wrongly and accepts is not looked at again."""
         return self.base.terms(x, wanted, printed=printed)
 
+    def embed(self, x: Tensor) -> Tensor:
+        """See `Embeds.embed`: the base's."""
+        return self.base.embed(x)
+
     def means(self, count: int) -> Tensor:
         """The starts of Eq. 9, (N, K, d)."""
         return self.rejection.means.expand(count, -1, -1)
