@@ -48,7 +48,9 @@ class SelectiveDescent(ThresholdProblems):
     """Projected descent on the gap while the wanted class is not predicted, else the worst score.
 
     A term counts as met beyond the margin. In Linf the step goes along the signs of the gradient,
-    as in all attacks here, which keeps of its orthogonality what the signs keep.
+    as in all attacks here, which keeps of its orthogonality what the signs keep. An orthogonal step
+    spares terms that are met however far from their thresholds they are: where those are far, a
+    selective one finds nearer points. So both are worth a run.
 
     Args:
         rule: see `Rule`. The paper's orthogonal step projects out the other of two losses whether

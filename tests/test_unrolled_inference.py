@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from defenses import DEFENSES
 from defenses.differentiable_adam import adam_step, remembered
 from defenses.randomness import generator
 from defenses.synthesis import GaussianPrior, PointPosterior, SharedEncoder
@@ -205,3 +206,4 @@ def test_the_default_view_and_the_recipes_text_know_nothing_of_unrolling() -> No
     defense = member("eabs")
     assert defense.surrogate_names[0] == "fixed_latent"
     assert defense.unrolled_steps == LONG
+    assert "unrolled" not in DEFENSES["eabs"].deployed()
