@@ -7,6 +7,7 @@ from attacks.base import Attack
 from attacks.carlini_wagner_l0 import CarliniWagnerL0
 from attacks.carlini_wagner_linf import CarliniWagnerLinf
 from attacks.eot import View
+from attacks.feature_matching import FeatureMatching
 from attacks.fooling import Fooling
 from attacks.from_foolbox import (
     BIM,
@@ -26,6 +27,7 @@ from attacks.losses import Loss
 from attacks.overpowered import Overpowered
 from attacks.overpowered_pairs import OverpoweredPairs
 from attacks.refusal import Refusal
+from attacks.selective import Rule, SelectiveDescent
 from attacks.single_pixel import SinglePixel
 from attacks.strongest import Strongest
 from attacks.threat import Norm
@@ -90,6 +92,12 @@ _SINGLE: dict[str, Attack] = {
     "threshold-aware-printed-l2": ThresholdAware(metric=Metric.PRINTED),
     "threshold-hinge-linf": ThresholdHinge(norm=Norm.LINF),
     "threshold-hinge-l2": ThresholdHinge(norm=Norm.L2),
+    "threshold-selective-linf": SelectiveDescent(norm=Norm.LINF),
+    "threshold-selective-l2": SelectiveDescent(norm=Norm.L2),
+    "threshold-orthogonal-linf": SelectiveDescent(norm=Norm.LINF, rule=Rule.ORTHOGONAL),
+    "threshold-orthogonal-l2": SelectiveDescent(norm=Norm.L2, rule=Rule.ORTHOGONAL),
+    "feature-matching-linf": FeatureMatching(norm=Norm.LINF),
+    "feature-matching-l2": FeatureMatching(norm=Norm.L2),
     "fooling": Fooling(),
     "fooling-printed": Fooling(metric=Metric.PRINTED),
     "refusal-linf": Refusal(norm=Norm.LINF, view=_EOT),
@@ -120,6 +128,12 @@ SUITES: dict[str, tuple[str, ...]] = {
         "threshold-aware-l2",
         "threshold-hinge-linf",
         "threshold-hinge-l2",
+        "threshold-selective-linf",
+        "threshold-selective-l2",
+        "threshold-orthogonal-linf",
+        "threshold-orthogonal-l2",
+        "feature-matching-linf",
+        "feature-matching-l2",
         "fooling",
     ),
     "purifier": (

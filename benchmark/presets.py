@@ -69,6 +69,16 @@ _THRESHOLD_DESCENTS = (
     "fooling",
     "fooling-printed",
 )
+_THRESHOLD_PROBLEMS = (
+    "threshold-hinge-linf",
+    "threshold-hinge-l2",
+    "threshold-selective-linf",
+    "threshold-selective-l2",
+    "threshold-orthogonal-linf",
+    "threshold-orthogonal-l2",
+    "feature-matching-linf",
+    "feature-matching-l2",
+)
 _SMOKE_ROUNDS = {"steps": 3, "initial_const": 1.0, "const_factor": 10.0, "refresh": 5, "eot": 1}
 _QUICK_ROUNDS = {"initial_const": 0.1, "const_factor": 4.0, "inset": 0.01, "eot": 1}
 _OVERPOWERED = ("overpowered-l2", "overpowered-unrestricted")
@@ -166,8 +176,7 @@ PRESETS: dict[str, Preset] = {
             "overpowered-pairs": {"steps": 3, "starts": 2, "asks": 2},
             "latent-descent": {"coarse_steps": 5, "binary_steps": 2},
             **_each(_THRESHOLD_DESCENTS, steps=3),
-            "threshold-hinge-linf": {"steps": 3},
-            "threshold-hinge-l2": {"steps": 3},
+            **_each(_THRESHOLD_PROBLEMS, steps=3),
             "refusal-linf": {"steps": 3, "eot": 1},
             "refusal-l2": {"steps": 3, "eot": 1},
         },
@@ -287,8 +296,7 @@ PRESETS: dict[str, Preset] = {
             "overpowered-pairs": {"steps": 300, "asks": 10},
             "latent-descent": {"coarse_steps": 20, "binary_steps": 8},
             **_each(_THRESHOLD_DESCENTS, steps=100, rate=0.05, patience=20),
-            "threshold-hinge-linf": {"steps": 25, "relative_step": 0.3},
-            "threshold-hinge-l2": {"steps": 25, "relative_step": 0.3},
+            **_each(_THRESHOLD_PROBLEMS, steps=25, relative_step=0.3),
             "refusal-linf": {"steps": 20, "relative_step": 0.25, "eot": 1},
             "refusal-l2": {"steps": 20, "relative_step": 0.25, "eot": 1},
         },

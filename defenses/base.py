@@ -250,6 +250,15 @@ class Thresholded(Protocol):
         ...
 
 
+@runtime_checkable
+class Embeds(Protocol):
+    """A defense that decides by the latents of a differentiable encoder (feature matching)."""
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Latents (N, d) of images (N, C, H, W), deterministic, differentiable and counted."""
+        ...
+
+
 def never_rejects(x: Tensor) -> Tensor:
     """The rejection margin (N,) of a defense that cannot reject: -inf."""
     return torch.full((len(x),), -torch.inf, device=x.device, dtype=x.dtype)

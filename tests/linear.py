@@ -136,6 +136,9 @@ class Mixture(Defense):
         along = ((x.flatten(1) - 0.5)[:, None] * self.rows).sum(dim=2)
         return self.gain * along + 1 / self.num_classes
 
+    def embed(self, x: Tensor) -> Tensor:
+        return self.encode(x)
+
     def squares(self, x: Tensor) -> Tensor:
         """Squared latent distances (N, K) to the means."""
         return (self.encode(x)[:, None] - self.means).square().sum(dim=2)

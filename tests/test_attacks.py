@@ -63,6 +63,12 @@ TINY = {
     "threshold-aware-printed-l2": {"steps": 40, "rate": 0.03},
     "threshold-hinge-linf": {"steps": 8, "relative_step": 0.4},
     "threshold-hinge-l2": {"steps": 8, "relative_step": 0.4},
+    "threshold-selective-linf": {"steps": 16, "relative_step": 0.3},
+    "threshold-selective-l2": {"steps": 16, "relative_step": 0.3},
+    "threshold-orthogonal-linf": {"steps": 16, "relative_step": 0.3},
+    "threshold-orthogonal-l2": {"steps": 16, "relative_step": 0.3},
+    "feature-matching-linf": {"steps": 16, "relative_step": 0.3},
+    "feature-matching-l2": {"steps": 16, "relative_step": 0.3},
     "fooling": {"steps": 40, "rate": 0.03},
     "fooling-printed": {"steps": 40, "rate": 0.03},
     "refusal-linf": {"steps": 6, "relative_step": 0.4},
@@ -99,7 +105,7 @@ def defenses_for(name: str):
         return {"decoding": Decoding(*random_linear())}
     if "printed" in name:  # blind where the covariance is not the identity
         return {"mixture": Mixture(variance=1.0, tau_enc=1.0)}
-    if name.startswith(("threshold", "fooling")):
+    if name.startswith(("threshold", "fooling", "feature")):
         return {"mixture": Mixture()}
     weight, bias = random_linear()
     axis = torch.randn(16, generator=torch.Generator().manual_seed(9))
@@ -353,7 +359,7 @@ def test_latent_descent_names_what_a_defense_lacks():
 def test_threshold_aware_attacks_name_what_a_defense_lacks():
     attack = ATTACKS["threshold-aware-l2"]
     assert attack.needs(Mixture()) is None
-    for name in ("threshold-aware-l2", "threshold-hinge-linf", "fooling"):
+    for name in ("threshold-aware-l2", "threshold-hinge-linf", "feature-matching-l2", "fooling"):
         assert ATTACKS[name].needs(Linear(*random_linear())) == (
             "Linear has no differentiable thresholds to stay within"
         )
@@ -384,7 +390,7 @@ def test_an_attack_without_use_for_a_view_says_so(name):
     assert "'classifier'" in attack.needs(Decoding(*random_linear()))
 
 
-_PARTICULAR = ("latent", "overpowered", "threshold", "fooling", "refusal", "transfer")
+_PARTICULAR = ("latent", "overpowered", "threshold", "feature", "fooling", "refusal", "transfer")
 
 
 def test_other_attacks_need_nothing():

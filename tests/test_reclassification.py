@@ -105,6 +105,34 @@ def test_fixed_latent_gradient_is_that_of_the_error_with_the_latent_held() -> No
     torch.testing.assert_close(gradient[rows], -2 * (x[rows] - nearest), rtol=1e-3, atol=1e-4)
 
 
+def test_unrolled_steps_are_the_searches_own_and_exactly_differentiated() -> None:
+    defense, x = built().double(), images(3).double()
+    start = defense.means(3)
+    search, base = defense.search, defense.base
+    unrolled = search.unroll(base, x, start, 6)
+    torch.testing.assert_close(unrolled, search.run(base, x, start, 6), rtol=1e-6, atol=1e-8)
+    point, weight = x.clone().requires_grad_(), torch.randn(start.shape, generator=generator(0))
+    (gradient,) = torch.autograd.grad((weight * search.unroll(base, point, start, 6)).sum(), point)
+    direction = torch.randn(x.shape, generator=generator(1)).double()
+    ends = [search.run(base, x + h * direction, start, 6) for h in (1e-6, -1e-6)]
+    exact = (weight * (ends[0] - ends[1])).sum() / 2e-6
+    torch.testing.assert_close((gradient * direction).sum(), exact, rtol=1e-4, atol=1e-6)
+
+
+def test_the_unrolled_view_alone_sees_the_encoders_threshold_on_refused_images() -> None:
+    """Beyond tau_enc the margin is a distance of latents, which Eq. 9's image moves."""
+    defense = built()
+    defense.rejection.default.copy_(torch.tensor([1e-6, 1e6]))
+    slopes = {}
+    for name in ("fixed_latent", "unrolled"):
+        x = images(6).requires_grad_()
+        _, margin = defense.surrogate(name, generator(0))(x)
+        assert (margin > 0).all()
+        (slopes[name],) = torch.autograd.grad(margin.sum(), x, materialize_grads=True)
+    assert torch.equal(slopes["fixed_latent"], torch.zeros_like(x))
+    assert (slopes["unrolled"].flatten(1).norm(dim=1) > 0).all()
+
+
 def test_weights_are_the_bases() -> None:
     names = set(built().state_dict())
     assert names == set(DEFENSES["gmvae"].build(TASK).state_dict())

@@ -100,6 +100,11 @@ class GMVAE(Defense):
         z: Tensor = self.encoder(x)
         return z
 
+    def embed(self, x: Tensor) -> Tensor:
+        """See `Embeds.embed`: f(x), counted as a forward pass and as a backward pass."""
+        z: Tensor = self.encoder(self.cost.watched(x))
+        return z
+
     def decode(self, z: Tensor) -> Tensor:
         """See `Decodes.decode`: g(z), counted."""
         self.cost.decoder += len(z)

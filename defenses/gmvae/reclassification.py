@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import final
 
 import torch
@@ -19,6 +20,7 @@ from defenses.base import (
     Terms,
     log_margin,
 )
+from defenses.differentiable_adam import State, adam_step, remembered
 from defenses.gmvae.classifier import GMVAE, refused
 from defenses.gmvae.recipe import GaussianMixtureVAE
 from defenses.gmvae.rejection import require_coverage
@@ -60,6 +62,33 @@ class LatentSearch:
                 adam.step()
         return z.detach()
 
+    def unroll(self, defense: GMVAE, x: Tensor, start: Tensor, steps: int) -> Tensor:
+        """As `run`, but differentiable in the images; the start is a constant."""
+        shape, images = start.shape, x.repeat_interleave(start.shape[1], dim=0)
+        z = start.detach().flatten(0, 1)
+        state: State = (z, torch.zeros_like(z), torch.zeros_like(z))
+        for number in range(1, steps + 1):
+            z, first, second = remembered(partial(self._step, defense, number), images, *state)
+            state = (z, first, second)
+        return state[0].reshape(shape)
+
+    def _step(self, defense: GMVAE, number: int, x: Tensor, *state: Tensor) -> State:
+        z, first, second = state
+        defense.cost.decoder += len(z)
+        differentiable = torch.is_grad_enabled()
+        with torch.enable_grad():
+            leaf = z if z.requires_grad else z.detach().requires_grad_()
+            errors = defense.errors(x, leaf)
+            (gradient,) = torch.autograd.grad(errors.sum(), leaf, create_graph=differentiable)
+        return adam_step((leaf, first, second), gradient, number, self.rate)
+
+
+UNROLLED_STEPS = 10
+"""Latent steps that the `unrolled` view of a reclassifying GMVAE takes and differentiates.
+
+No paper unrolls Eq. 9.
+"""
+
 
 @final
 class Reclassifying(Defense):
@@ -68,19 +97,20 @@ class Reclassifying(Defense):
     The networks are the base's, under the same names: so are the weights.
 
     Surrogates: ``fixed_latent`` answers as deployed, the latents of Eq. 9 found without gradients
-    and held fixed in the image's own (they are carried from query to query); the others are the
-    base's.
+    and held fixed in the image's own (they are carried from query to query); ``unrolled`` goes on
+    from there by some steps that it differentiates, so that the image's part in where the latents
+    end, and in the encoder's threshold on them, is seen; the others are the base's.
 
     Args:
         base: which refuses.
         search: how the latents are found.
-        refine_steps: latent steps per query of `fixed_latent` after a row's first.
+        refine_steps: latent steps per query of these two after a row's first.
         refuses_fooling: refuse again where the best latent lies beyond tau_enc or its image beyond
             tau_dec; False answers every input ("scenarios where fooling samples are not expected").
     """
 
     can_reject = True
-    surrogate_names = ("fixed_latent", *GMVAE.surrogate_names)
+    surrogate_names = ("fixed_latent", "unrolled", *GMVAE.surrogate_names)
 
     def __init__(
         self, base: GMVAE, search: LatentSearch, refine_steps: int, *, refuses_fooling: bool
@@ -101,6 +131,10 @@ class Reclassifying(Defense):
     def terms(self, x: Tensor, wanted: Tensor, *, printed: bool = False) -> Terms:
         """The base's: what it answers wrongly and accepts is not looked at again."""
         return self.base.terms(x, wanted, printed=printed)
+
+    def embed(self, x: Tensor) -> Tensor:
+        """See `Embeds.embed`: the base's."""
+        return self.base.embed(x)
 
     def means(self, count: int) -> Tensor:
         """The starts of Eq. 9, (N, K, d)."""
@@ -141,17 +175,25 @@ class Reclassifying(Defense):
         )
 
     def _surrogate(self, name: str, rng: Generator) -> Surrogate:
-        if name == "fixed_latent":
-            return _FixedLatents(self, self.base.surrogate("end_to_end", rng))
-        return self.base.surrogate(name, rng)
+        unrolled_steps = {"fixed_latent": 0, "unrolled": UNROLLED_STEPS}.get(name)
+        if unrolled_steps is None:
+            return self.base.surrogate(name, rng)
+        return _CarriedLatents(self, self.base.surrogate("end_to_end", rng), unrolled_steps)
 
 
 @dataclass
-class _FixedLatents:
-    """As deployed, the latents of refused rows found without gradients and carried along."""
+class _CarriedLatents:
+    """As deployed, the latents of refused rows found without gradients and carried along.
+
+    Args:
+        defense: as deployed.
+        first: a view of its base.
+        unrolled_steps: further steps, differentiated; 0 holds the latents fixed.
+    """
 
     defense: Reclassifying
     first: Surrogate
+    unrolled_steps: int
     latents: Tensor | None = field(default=None, init=False)
 
     def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -160,6 +202,8 @@ class _FixedLatents:
         if len(rows) == 0:
             return logits, margins
         z = self._latents(x.detach(), rows)
+        if self.unrolled_steps:
+            z = self.defense.search.unroll(self.defense.base, x[rows], z, self.unrolled_steps)
         found, scores = self.defense.answers(x[rows], z)
         again = log_margin(scores)
         if not self.defense.refuses_fooling:

@@ -1,6 +1,7 @@
 """The deployed analysis-by-synthesis classifier: the class that explains the image best."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import final
 
 import torch
@@ -21,6 +22,7 @@ from defenses.synthesis.inference import (
 )
 from defenses.synthesis.posterior import PointPosterior, Posterior, gaussian_divergence
 from defenses.synthesis.prior import Discriminators, GaussianPrior, Prior
+from defenses.synthesis.unrolling import UNROLLED_STEPS, EncoderProposal, UnrolledInference
 
 _ROWS_AT_ONCE = 64
 
@@ -28,6 +30,11 @@ _ROWS_AT_ONCE = 64
 @final
 class SynthesisClassifier(Defense):
     """ABS and E-ABS: logits are -l_k(x), the negative scores of Eq. 6.
+
+    Surrogates: ``fixed_latent`` is Eq. 8, exact where the inner optimum is (`_FixedLatent`);
+    ``unrolled`` differentiates the search for the latents as well and so sees how to make it fail
+    (`UnrolledInference`); ``encoder_proposal`` is the score at the encoder's own latents, where the
+    search may begin (`EncoderProposal`). The deployed defense always searches in full.
 
     Args:
         encoding: where the encoder's candidate comes from.
@@ -39,9 +46,11 @@ class SynthesisClassifier(Defense):
         encoders: networks of ``encoding``.
         decoders: one per class.
         discriminators: networks of an adversarial prior, else None.
+        unrolled_steps: last latent steps that the `unrolled` surrogate differentiates. It is no
+            field of the recipe: no answer of the deployed defense depends on it.
     """
 
-    surrogate_names = ("fixed_latent",)
+    surrogate_names = ("fixed_latent", "unrolled", "encoder_proposal")
 
     def __init__(
         self,
@@ -55,6 +64,7 @@ class SynthesisClassifier(Defense):
         encoders: nn.Module,
         decoders: ClassDecoders,
         discriminators: Discriminators | None,
+        unrolled_steps: int = UNROLLED_STEPS,
     ) -> None:
         super().__init__()
         self.encoding = encoding
@@ -66,6 +76,7 @@ class SynthesisClassifier(Defense):
         self.encoders = encoders
         self.decoders = decoders
         self.discriminators = discriminators
+        self.unrolled_steps = unrolled_steps
         self.num_classes = decoders.num_classes
         self.stochastic = posterior.stochastic
         self.latent = decoders.latent
@@ -115,7 +126,14 @@ class SynthesisClassifier(Defense):
         return accepts_all(-self.explain(x, rng).score)
 
     def _surrogate(self, name: str, rng: Generator) -> Surrogate:
-        return _FixedLatent(self, rng)
+        match name:
+            case "unrolled":
+                noise = partial(self._noise, rng=rng, slices=self.settings.latent_steps + 2)
+                return UnrolledInference(self.inference(), noise, self.unrolled_steps)
+            case "encoder_proposal":
+                return EncoderProposal(self.inference(), partial(self._noise, rng=rng, slices=1))
+            case _:
+                return _FixedLatent(self, rng)
 
     def _noise(self, x: Tensor, rng: Generator, slices: int) -> Tensor:
         """(N, slices, K, d), each row a function of its image; zeros where nothing is random."""

@@ -42,9 +42,8 @@ class FrozenDecoders:
         self._weights = [self._bundled(weights) for weights, _ in folded]
         self._biases = [self._bundled(biases) for _, biases in folded]
 
-    @torch.no_grad()
     def decode(self, z: Tensor) -> Tensor:
-        """Images (N, K, C, H, W) of the latents z (N, K, d)."""
+        """Images (N, K, C, H, W) of the latents z (N, K, d), differentiable in them."""
         self.cost.decoder += z.shape[0] * z.shape[1]
         stem = self._stem_output(z)
         images = [

@@ -43,7 +43,7 @@ class Decoders(Protocol):
     device: torch.device
 
     def decode(self, z: Tensor) -> Tensor:
-        """Images (N, K, C, H, W) of the latents z (N, K, d)."""
+        """Images (N, K, C, H, W) of the latents z (N, K, d), differentiable in them."""
         ...
 
     def error_and_gradient(self, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
@@ -78,6 +78,21 @@ class Latents:
             memory, others = self.optimizer.state[mine], fresh.optimizer.state[other]
             for name in _MOMENTS & memory.keys() & others.keys():
                 memory[name][rows] = others[name]
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where the latent steps begin.
+
+    Args:
+        mean: (N, K, d).
+        log_variance: (N, K, d).
+        suggested: (N, K, 1) bool: it is the encoder's own candidate.
+    """
+
+    mean: Tensor
+    log_variance: Tensor
+    suggested: Tensor
 
 
 @dataclass(frozen=True)
@@ -119,18 +134,31 @@ class LatentInference:
             x: images (N, C, H, W).
             noise: (N, K, d), for the encoder's candidate.
         """
+        return self.begin(self.start(x, noise))
+
+    @torch.no_grad()
+    def start(self, x: Tensor, noise: Tensor) -> Start:
+        """What `search` finds."""
         mean, error = self._best_candidate(x)
         log_variance = torch.zeros_like(mean)
-        with torch.no_grad():
-            model = self.model
-            proposal = model.encoding.propose(model.encoders, x, model.decoders.classes)
-            suggested = self.explain(x, model.posterior.variables(*proposal), noise)
-            better = (suggested.score < error)[:, :, None]
-            mean = torch.where(better, proposal[0], mean)
-            log_variance = torch.where(better, proposal[1], log_variance)
-        variables = self.model.posterior.variables(mean, log_variance)
-        optimizer = torch.optim.Adam(variables, lr=self.settings.latent_rate)
-        return Latents(variables, optimizer)
+        proposal = self.propose(x)
+        suggested = self.explain(x, self.model.posterior.variables(*proposal), noise)
+        better = (suggested.score < error)[:, :, None]
+        return Start(
+            torch.where(better, proposal[0], mean),
+            torch.where(better, proposal[1], log_variance),
+            better,
+        )
+
+    def begin(self, start: Start) -> Latents:
+        """Fresh variables and an optimiser without a past."""
+        variables = self.model.posterior.variables(start.mean, start.log_variance)
+        return Latents(variables, torch.optim.Adam(variables, lr=self.settings.latent_rate))
+
+    def propose(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log variance (N, K, d) that the encoders suggest, differentiable in ``x``."""
+        model = self.model
+        return model.encoding.propose(model.encoders, x, model.decoders.classes)
 
     def refine(self, latents: Latents, x: Tensor, noise: Tensor) -> None:
         """One Adam step on Eq. 6 per slice of the noise (N, steps, K, d), in place."""
@@ -146,6 +174,10 @@ class LatentInference:
     @torch.no_grad()
     def explain(self, x: Tensor, variables: Variables, noise: Tensor) -> Explanation:
         """The score at one sample of the variables, for noise (N, K, d)."""
+        return self.explained(x, variables, noise)
+
+    def explained(self, x: Tensor, variables: Variables, noise: Tensor) -> Explanation:
+        """`explain`, differentiable in images and variables."""
         z = self.model.posterior.sample(variables, noise)
         reconstruction = self.model.decoders.decode(z)
         error = (x[:, None] - reconstruction).square().sum(dim=(2, 3, 4))

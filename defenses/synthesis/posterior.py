@@ -21,8 +21,14 @@ class Posterior(ABC):
         """Whether a sample depends on its noise."""
 
     @abstractmethod
+    def parameters(self, mean: Tensor, log_variance: Tensor) -> Variables:
+        """Those of the two, (N, K, d) each, that tell one of its distributions from another."""
+
+    @final
     def variables(self, mean: Tensor, log_variance: Tensor) -> Variables:
         """Fresh variables for the distributions with these parameters, (N, K, d) each."""
+        parameters = self.parameters(mean, log_variance)
+        return tuple(each.detach().clone().requires_grad_() for each in parameters)
 
     @abstractmethod
     def sample(self, variables: Variables, noise: Tensor) -> Tensor:
@@ -43,9 +49,9 @@ class PointPosterior(Posterior):
         """A point has nothing random."""
         return False
 
-    def variables(self, mean: Tensor, log_variance: Tensor) -> Variables:
+    def parameters(self, mean: Tensor, log_variance: Tensor) -> Variables:
         """The mean alone."""
-        return (mean.detach().clone().requires_grad_(),)
+        return (mean,)
 
     def sample(self, variables: Variables, noise: Tensor) -> Tensor:
         """The point itself."""
@@ -66,12 +72,9 @@ class VariationalPosterior(Posterior):
         """The final score uses a fresh sample."""
         return True
 
-    def variables(self, mean: Tensor, log_variance: Tensor) -> Variables:
+    def parameters(self, mean: Tensor, log_variance: Tensor) -> Variables:
         """Mean and log variance."""
-        return (
-            mean.detach().clone().requires_grad_(),
-            log_variance.detach().clone().requires_grad_(),
-        )
+        return mean, log_variance
 
     def sample(self, variables: Variables, noise: Tensor) -> Tensor:
         """Mean plus standard deviation times noise."""
