@@ -72,6 +72,9 @@ _THRESHOLD_DESCENTS = (
 _SMOKE_ROUNDS = {"steps": 3, "initial_const": 1.0, "const_factor": 10.0, "refresh": 5, "eot": 1}
 _QUICK_ROUNDS = {"initial_const": 0.1, "const_factor": 4.0, "inset": 0.01, "eot": 1}
 _OVERPOWERED = ("overpowered-l2", "overpowered-unrestricted")
+_SQUARE = ("square-linf", "square-l2")
+_HOP_SKIP_JUMP = ("hopskipjump-l2", "hopskipjump-linf")
+_FMN = ("fmn-linf", "fmn-l2", "fmn-l0")
 _ADVERSARIAL = ("adv_linf", "adv_l2")
 
 _ASKING = ("inc_substitute", "inc_inverter")
@@ -144,6 +147,15 @@ PRESETS: dict[str, Preset] = {
             "noise-l2": {"repeats": 2},
             "noise-linf": {"repeats": 2},
             "boundary": {"steps": 20},
+            **_each(_SQUARE, queries=10, seeds=1),
+            **_each(
+                _HOP_SKIP_JUMP,
+                steps=2,
+                initial_gradient_eval_steps=5,
+                max_gradient_eval_steps=10,
+                seeds=1,
+            ),
+            **_each(_FMN, steps=3, eot=1),
             "pgd-estimated-linf": {"steps": 2, "samples": 4},
             "bim": {"steps": 3},
             "mim-linf": {"steps": 3, "eot": 1},
@@ -264,6 +276,15 @@ PRESETS: dict[str, Preset] = {
             "noise-l2": {"repeats": 10},
             "noise-linf": {"repeats": 10},
             "boundary": {"steps": 1000},
+            **_each(_SQUARE, queries=1000, seeds=3),
+            **_each(
+                _HOP_SKIP_JUMP,
+                steps=10,
+                initial_gradient_eval_steps=50,
+                max_gradient_eval_steps=500,
+                seeds=3,
+            ),
+            **_each(_FMN, steps=50, eot=1),
             "pgd-estimated-linf": {"steps": 20, "relative_step": 0.1, "samples": 20},
             "mim-linf": {"eot": 1},
             "rand-fgsm": {"eot": 1},

@@ -42,6 +42,13 @@ TINY = {
     "cw-linf": {**TINY_ROUNDS, "rate": 0.03, "largest_const": 20.0, "decrease": 0.8},
     "cw-l0": {**TINY_ROUNDS, "rate": 0.2, "largest_const": 100.0},
     "boundary": {"steps": 60},
+    "square-linf": {"queries": 60, "seeds": 2},
+    "square-l2": {"queries": 60, "seeds": 2},
+    "hopskipjump-l2": {"steps": 3, "initial_gradient_eval_steps": 20, "seeds": 2},
+    "hopskipjump-linf": {"steps": 3, "initial_gradient_eval_steps": 20, "seeds": 2},
+    "fmn-linf": {"steps": 12},
+    "fmn-l2": {"steps": 12},
+    "fmn-l0": {"steps": 12},
     "pgd-estimated-linf": {"steps": 4, "samples": 6, "relative_step": 0.5},
     "bim": {"steps": 4},
     "mim-linf": {"steps": 4},
@@ -69,6 +76,7 @@ TINY = {
 EPSILONS = {
     Norm.LINF: (0.0, 0.02, 0.06, 0.3),
     Norm.L2: (0.0, 0.1, 0.3, 2.0),
+    Norm.L1: (0.0, 0.2, 0.6, 8.0),
     Norm.L0: (0.0, 1.0, 3.0, 16.0),
     Norm.UNRESTRICTED: (0.0, 1.0, 3.0, math.inf),
 }
@@ -226,6 +234,7 @@ def test_accuracy_falls_with_epsilon_and_reaches_zero(name):
     epsilons = {
         Norm.LINF: (0.01, 0.05, 0.2, 1.0),
         Norm.L2: (0.05, 0.2, 0.8, 4.0),
+        Norm.L1: (0.1, 0.4, 2.0, 16.0),
         Norm.L0: (0.0, 1.0, 3.0, 16.0),
         Norm.UNRESTRICTED: (math.inf,),
     }[attack.norm]
