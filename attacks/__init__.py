@@ -13,12 +13,14 @@ from attacks.from_foolbox import (
     BIM,
     DDN,
     FGSM,
+    FMN,
     MIM,
     PGD,
     AdditiveNoise,
     Boundary,
     CarliniWagner,
     DeepFool,
+    HopSkipJump,
     PGDEstimated,
     RandFGSM,
 )
@@ -29,6 +31,7 @@ from attacks.overpowered_pairs import OverpoweredPairs
 from attacks.refusal import Refusal
 from attacks.selective import Rule, SelectiveDescent
 from attacks.single_pixel import SinglePixel
+from attacks.square import Square
 from attacks.strongest import Strongest
 from attacks.threat import Norm
 from attacks.threshold_aware import ThresholdAware
@@ -51,6 +54,14 @@ _SINGLE: dict[str, Attack] = {
     "cw-l0": CarliniWagnerL0(view=_EOT),
     "noise-l2": AdditiveNoise(norm=Norm.L2, repeats=100),
     "boundary": Boundary(steps=100_000),
+    "square-linf": Square(norm=Norm.LINF),
+    "square-l2": Square(norm=Norm.L2),
+    "hopskipjump-l2": HopSkipJump(norm=Norm.L2),
+    "hopskipjump-linf": HopSkipJump(norm=Norm.LINF),
+    "fmn-linf": FMN(norm=Norm.LINF, view=_EOT),
+    "fmn-l2": FMN(norm=Norm.L2, view=_EOT),
+    "fmn-l1": FMN(norm=Norm.L1, view=_EOT),
+    "fmn-l0": FMN(norm=Norm.L0, view=_EOT),
     "pgd-estimated-linf": PGDEstimated(steps=50, samples=100),
     "fgsm": FGSM(norm=Norm.LINF, view=_EOT),
     "rand-fgsm": RandFGSM(view=_EOT),
@@ -123,7 +134,14 @@ ATTACKS: dict[str, Attack] = {
 SUITES: dict[str, tuple[str, ...]] = {
     "all_linf": ("pgd-linf", "deepfool-linf", "noise-linf"),
     "all_l2": ("pgd-l2", "ddn", "cw-l2", "deepfool-l2", "noise-l2"),
-    "gradient_free": ("boundary", "pgd-estimated-linf"),
+    "gradient_free": (
+        "boundary",
+        "pgd-estimated-linf",
+        "square-linf",
+        "square-l2",
+        "hopskipjump-l2",
+        "hopskipjump-linf",
+    ),
     "threshold_aware": (
         "threshold-aware-l2",
         "threshold-hinge-linf",

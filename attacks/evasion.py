@@ -3,7 +3,8 @@
 import torch
 from torch import Generator, Tensor
 
-from defenses.base import Decision, Defense
+from attacks.mean_decision import Decides
+from defenses.base import Decision
 
 LEAST = 1e-30
 """The smallest lead: of a tie that the argmax gives to another class."""
@@ -41,6 +42,6 @@ def evasion_lead(decision: Decision, y: Tensor) -> Tensor:
     return signed.masked_fill(void, -torch.inf)
 
 
-def evades(defense: Defense, x: Tensor, y: Tensor, rng: Generator) -> Tensor:
+def evades(defense: Decides, x: Tensor, y: Tensor, rng: Generator) -> Tensor:
     """(N,) bool: the deployed defense, asked once, is wrong and accepts."""
     return evasion_lead(defense.decide(x, rng), y) > 0

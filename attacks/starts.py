@@ -7,12 +7,12 @@ from torch import Generator, Tensor
 from torch.nn import functional
 
 from attacks.evasion import evades
-from defenses.base import Defense
+from attacks.mean_decision import Decides
 from defenses.randomness import child, noise_like_rows
 
 
 def random_starts(
-    defense: Defense, x: Tensor, y: Tensor, tries: int, rng: Generator
+    defense: Decides, x: Tensor, y: Tensor, tries: int, rng: Generator
 ) -> tuple[Tensor, Tensor]:
     """A random image per row that is wrong and accepted, where one is found.
 
@@ -43,7 +43,7 @@ def random_starts(
 
 
 def approach(
-    defense: Defense, x: Tensor, starts: Tensor, y: Tensor, *, steps: int, rng: Generator
+    defense: Decides, x: Tensor, starts: Tensor, y: Tensor, *, steps: int, rng: Generator
 ) -> Tensor:
     """The start moved toward ``x`` by bisection while it evades (N, C, H, W)."""
     near, far = torch.zeros_like(x[:, :1, :1, :1]), torch.ones_like(x[:, :1, :1, :1])

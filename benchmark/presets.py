@@ -90,6 +90,9 @@ _APGD = tuple(
     )
 )
 _APGD_TARGETED = tuple(f"apgd-targeted-{norm}" for norm in ("linf", "l2", "l1"))
+_SQUARE = ("square-linf", "square-l2")
+_HOP_SKIP_JUMP = ("hopskipjump-l2", "hopskipjump-linf")
+_FMN = ("fmn-linf", "fmn-l2", "fmn-l1", "fmn-l0")
 _ADVERSARIAL = ("adv_linf", "adv_l2")
 
 _ASKING = ("inc_substitute", "inc_inverter")
@@ -162,6 +165,15 @@ PRESETS: dict[str, Preset] = {
             "noise-l2": {"repeats": 2},
             "noise-linf": {"repeats": 2},
             "boundary": {"steps": 20},
+            **_each(_SQUARE, queries=10, seeds=1),
+            **_each(
+                _HOP_SKIP_JUMP,
+                steps=2,
+                initial_gradient_eval_steps=5,
+                max_gradient_eval_steps=10,
+                seeds=1,
+            ),
+            **_each(_FMN, steps=3, eot=1),
             "pgd-estimated-linf": {"steps": 2, "samples": 4},
             "bim": {"steps": 3},
             "mim-linf": {"steps": 3, "eot": 1},
@@ -283,6 +295,15 @@ PRESETS: dict[str, Preset] = {
             "noise-l2": {"repeats": 10},
             "noise-linf": {"repeats": 10},
             "boundary": {"steps": 1000},
+            **_each(_SQUARE, queries=1000, seeds=3),
+            **_each(
+                _HOP_SKIP_JUMP,
+                steps=10,
+                initial_gradient_eval_steps=50,
+                max_gradient_eval_steps=500,
+                seeds=3,
+            ),
+            **_each(_FMN, steps=50, eot=1),
             "pgd-estimated-linf": {"steps": 20, "relative_step": 0.1, "samples": 20},
             "mim-linf": {"eot": 1},
             **_each(_APGD, steps=50, restarts=1, eot=1),

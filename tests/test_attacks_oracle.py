@@ -42,6 +42,10 @@ CLOSE = {
     ),
     "pgd-estimated-linf": ({"relative_step": 0.1, "samples": 60}, 0.1),
     "boundary": ({"steps": 2500}, 0.15),
+    "hopskipjump-l2": ({"steps": 10, "initial_gradient_eval_steps": 50}, 0.1),
+    "hopskipjump-linf": ({"steps": 10, "initial_gradient_eval_steps": 50}, 0.5),
+    "fmn-linf": ({"steps": 50}, 0.01),
+    "fmn-l2": ({"steps": 50}, 0.01),
 }
 DISTANCE = {Norm.LINF: 0.03, Norm.L2: 0.12}
 

@@ -363,6 +363,7 @@ every_attack_on_logits = pytest.mark.parametrize(
 def test_a_failing_attack_returns_an_image_near_the_clean_one(name):
     fields = {"steps": 5} if hasattr(ATTACKS[name], "steps") else {}
     fields |= {"restarts": 1} if hasattr(ATTACKS[name], "restarts") else {}
+    fields |= {"queries": 50} if hasattr(ATTACKS[name], "queries") else {}
     attack = dataclasses.replace(ATTACKS[name], **fields)
     x = images(2)
     candidates = attack(unbeatable(), x, torch.zeros(2).long(), (0.05, 0.1), generator(0))
@@ -381,6 +382,7 @@ def test_a_defense_that_answers_nan_is_not_broken(name):
 
     fields = {"steps": 5} if hasattr(ATTACKS[name], "steps") else {}
     fields |= {"restarts": 1} if hasattr(ATTACKS[name], "restarts") else {}
+    fields |= {"queries": 50} if hasattr(ATTACKS[name], "queries") else {}
     attack: Attack = dataclasses.replace(ATTACKS[name], **fields)
     defense = Scripted(logits)
     y = torch.zeros(3).long()

@@ -13,13 +13,15 @@ with warnings.catch_warnings():
 
 from attacks.from_foolbox.decision_based import AdditiveNoise, Boundary
 from attacks.from_foolbox.descent import BIM, MIM, PGD, PGDEstimated
-from attacks.from_foolbox.minimum_norm import DDN, CarliniWagner, DeepFool, GradientSearch
+from attacks.from_foolbox.hop_skip_jump import HopSkipJump
+from attacks.from_foolbox.minimum_norm import DDN, FMN, CarliniWagner, DeepFool, GradientSearch
 from attacks.from_foolbox.single_step import FGSM, RandFGSM
 
 __all__ = [
     "BIM",
     "DDN",
     "FGSM",
+    "FMN",
     "MIM",
     "PGD",
     "AdditiveNoise",
@@ -27,6 +29,7 @@ __all__ = [
     "CarliniWagner",
     "DeepFool",
     "GradientSearch",
+    "HopSkipJump",
     "PGDEstimated",
     "RandFGSM",
 ]

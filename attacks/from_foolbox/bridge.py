@@ -16,6 +16,7 @@ from foolbox.types import Bounds
 from torch import Generator, Tensor
 
 from attacks.evasion import evasion_lead, evasion_logits, lead
+from attacks.mean_decision import Decides
 from attacks.recorder import Recorder
 from defenses.base import Defense, Surrogate
 from defenses.randomness import child, draw_seed
@@ -102,6 +103,7 @@ class DecisionModel(Model):
     Its output is `evasion_lead` (N,), for the criterion `WrongAndAccepted`.
 
     Args:
+        defense: as deployed, or its mean decision over several seeds.
         starts: the first query is Foolbox's check of known starting points; their leads are
             answered from here, because a stochastic defense that changes its mind about one of
             them would make Foolbox refuse the whole batch.
@@ -112,7 +114,7 @@ class DecisionModel(Model):
 
     def __init__(
         self,
-        defense: Defense,
+        defense: Decides,
         y: Tensor,
         recorder: Recorder,
         rng: Generator,

@@ -1,17 +1,23 @@
-"""Minimum-norm gradient attacks, run by Foolbox: DDN, Carlini-Wagner, DeepFool."""
+"""Minimum-norm gradient attacks, run by Foolbox: DDN, Carlini-Wagner, DeepFool, FMN."""
 
 from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, final
 
+import eagerpy as ep
 import torch
 from foolbox.attacks import (
     DDNAttack,
+    L0FMNAttack,
+    L1FMNAttack,
     L2CarliniWagnerAttack,
     L2DeepFoolAttack,
+    L2FMNAttack,
     LinfDeepFoolAttack,
+    LInfFMNAttack,
 )
 from foolbox.attacks.base import MinimizationAttack
+from foolbox.attacks.fast_minimum_norm import FMNAttackLp
 from foolbox.criteria import Misclassification
 from torch import Generator, Tensor
 
@@ -174,3 +180,84 @@ class DeepFool(GradientSearch):
     def model(self, defense: Defense, y: Tensor, recorder: Recorder, rng: Generator) -> ScoreModel:
         """Logits as they are."""
         return ScoreModel(defense, self.view.of(defense, child(rng, "view")), y, recorder)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class FMN(GradientSearch):
+    """Fast minimum-norm attack (Pintor et al. 2021, Algorithm 1), from the image itself.
+
+    Foolbox's, with our projections: its own for L2 leaves every point where it is, and its own for
+    L0 keeps one value too many and fails at the largest budget. L0 counts pixels here, not values.
+
+    Args:
+        steps: gradient steps (the paper: 1000; Foolbox: 100).
+        max_stepsize: length of the first step, in L2 (Foolbox: 1).
+        min_stepsize: length of the last (Foolbox: a hundredth of the first).
+        gamma: relative change of the radius in the first step (Foolbox: 0.05), annealed to 0.001.
+        overshoot: relative excess over each radius (ours: the radius reaches to the boundary as
+            far as a linear defense goes, so points would come to lie on it and never beyond).
+    """
+
+    norms: ClassVar[tuple[Norm, ...]] = (Norm.L0, Norm.L1, Norm.L2, Norm.LINF)
+
+    steps: int = 100
+    max_stepsize: float = 1.0
+    min_stepsize: float = 0.01
+    gamma: float = 0.05
+    overshoot: float = 1e-3
+
+    def minimiser(self) -> MinimizationAttack:
+        """Foolbox's FMN for the norm."""
+        return _FMNS[self.norm](self)
+
+    def model(self, defense: Defense, y: Tensor, recorder: Recorder, rng: Generator) -> ScoreModel:
+        """Logits as they are, and the random step that also DDN takes on a zero gradient."""
+        return ScoreModel(
+            defense,
+            self.view.of(defense, child(rng, "view")),
+            y,
+            recorder,
+            escape=random_direction(recorder.x, child(rng, "escape")),
+        )
+
+
+class _Projecting(FMNAttackLp):
+    """Foolbox's loop on points that `Norm.project` brings into ball and box."""
+
+    def __init__(self, settings: FMN) -> None:
+        super().__init__(
+            steps=settings.steps,
+            max_stepsize=settings.max_stepsize,
+            min_stepsize=settings.min_stepsize,
+            gamma=settings.gamma,
+        )
+        self._norm = settings.norm
+        self._reach = 1 + settings.overshoot
+
+    def project(self, x: ep.Tensor, x0: ep.Tensor, epsilon: ep.Tensor) -> ep.Tensor:
+        return ep.astensor(self._norm.project(x0.raw, x.raw, self._reach * epsilon.raw))
+
+
+class _L0FMN(_Projecting, L0FMNAttack):
+    """For the counts of values that steer the radius."""
+
+
+class _L1FMN(_Projecting, L1FMNAttack):
+    """For the dual norm."""
+
+
+class _L2FMN(_Projecting, L2FMNAttack):
+    """For the dual norm."""
+
+
+class _LinfFMN(_Projecting, LInfFMNAttack):
+    """For the dual norm."""
+
+
+_FMNS: dict[Norm, type[_Projecting]] = {
+    Norm.L0: _L0FMN,
+    Norm.L1: _L1FMN,
+    Norm.L2: _L2FMN,
+    Norm.LINF: _LinfFMN,
+}
