@@ -289,7 +289,7 @@ def test_no_library_is_imported_before_one_of_its_models_is_asked_for(libraries)
     ("name", "message"),
     [
         ("tim:tiny", "unknown library of classifiers 'tim'; did you mean 'timm'? available: timm"),
-        ("foo:bar", "unknown library of classifiers 'foo'; available: timm, torchvision"),
+        ("foo:bar", "module 'foo' must be found for foo:bar, got no module 'foo'"),
         (
             "timm:tniy",
             "unknown model 'tniy' of timm; did you mean 'timm:tiny' or 'timm:tiny.b' or "
