@@ -70,11 +70,15 @@ def of_defense(name: str, dataset: Dataset) -> Iterator[tuple[str, Finding]]:
         name: a defense's specification.
 
     Raises:
-        LookupError, ValueError: no such defense, or one that cannot be built for the data set.
+        LookupError, ValueError: no such defense.
     """
     recipe = catalog.recipe_for(name, PRESETS["quick"], dataset.name)
     load = Built(recipe, dataset.task)
-    load("cpu")
+    try:
+        load("cpu")
+    except _FAULTS as error:
+        yield "is built for the data set", sentence(error)
+        return
     batch = _images(dataset)
     # What is registered stands here untrained, so that labels say nothing about it.
     y = batch.y if isinstance(recipe, Foreign) else None

@@ -22,7 +22,7 @@ TOLERANCE = 1e-4
 """Relative and absolute: what another batch's rounding may change in a logit."""
 
 _SCALE = 255
-_SUSPICIOUS = 0.2
+_SUSPICIOUS = 0.5
 """A network that is so much more often right on pixels up to 255 wants those (our choice)."""
 _AGREEING = 0.5
 """Share of clean images on which an approximate surrogate names the deployed class (our choice)."""
