@@ -151,7 +151,7 @@ def run(
             print(_line(name, finding), flush=True)
             failed += isinstance(finding, str)
     if failed:
-        print(f"{failed} of the promises above are broken: mend them before you trust a number")
+        print(f"broken promises: {failed}; mend them before you trust a number")
     return 1 if failed else 0
 
 

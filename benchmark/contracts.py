@@ -60,14 +60,16 @@ class DefenseTrial:
 
 def _gives_finite_logits(trial: DefenseTrial) -> Finding:
     defense, count = trial.defense, len(trial.x)
+    before = defense.cost.copy()
     logits = defense.decide(trial.x, generator(0)).logits
     if tuple(logits.shape) != (count, defense.num_classes):
         return (
             f"logits must have shape {(count, defense.num_classes)}, got {tuple(logits.shape)}; "
             "return one logit per class, and say in num_classes how many there are"
         )
-    if defense.cost.forward != count:
-        return f"{count} calls must be counted, got {defense.cost.forward}; leave cost alone"
+    counted = (defense.cost - before).forward
+    if counted != count:
+        return f"{count} calls must be counted, got {counted}; leave cost alone"
     return _finite(logits)
 
 
