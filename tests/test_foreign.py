@@ -1,5 +1,6 @@
 """Defenses and attacks from modules outside the project, by their names."""
 
+import importlib
 import pickle
 import sys
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from attacks.threat import Norm
-from benchmark import catalog, groups, overrides, records, run, tables, train, weights
+from benchmark import catalog, groups, overrides, records, run, tables, train, weights, workers
 from benchmark.datasets import DATASETS
 from benchmark.presets import PRESETS
 from benchmark.progress import Progress
@@ -278,6 +279,21 @@ def test_a_sweep_on_two_processes_measures_both_and_tells_a_changed_attack(
     assert run.main(arguments) == 0
     added = {path.name for path in folder.glob("*.parquet")} - names
     assert len(added) == 4, "every attack's cell, and no clean one"
+
+
+def test_a_worker_that_knew_nothing_of_the_folder_unpickles_its_attack(
+    package: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, attack = catalog.parse_attack("my_package.attack:instance", None, 1)
+    here = workers._Here(tuple(sys.path), repr)
+    sent = pickle.dumps((here, attack))
+    monkeypatch.setattr(sys, "path", [each for each in sys.path if each != str(package.parent)])
+    forget()
+    importlib.invalidate_caches()
+    with pytest.raises(ModuleNotFoundError):
+        importlib.import_module("my_package")
+    function, found = pickle.loads(sent)
+    assert function(found) == repr(attack)
 
 
 def test_commands_train_nothing_and_tell_how_good_it_is(capsys: pytest.CaptureFixture[str]) -> None:
