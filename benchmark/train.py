@@ -102,9 +102,11 @@ def _key(
     task = dataset.task
     built = [repr(task), repr(ARCHITECTURES[task.architecture])]
     inner = [f"{field} {part.digest}" for field, part in sorted(parts.items())]
-    others = recipe.outside(task)
-    parts_ = [dataset.digest, *built, recipe.training(), str(seed), origin, *inner]
-    text = "\n".join([*parts_, others] if others else parts_)
+    found = recipe.outside(task)
+    outside = [found] if found else []
+    text = "\n".join(
+        [dataset.digest, *built, recipe.training(), str(seed), origin, *inner, *outside]
+    )
     return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
 
 
