@@ -9,8 +9,11 @@ A defense specification is ``name[field=value,...]``, for example ``gmvae[covera
 fields of its recipe. A field that holds another defense takes a registered name:
 ``defense_vae[classifier=cnn]``.
 
-``timm:resnet152`` and ``torchvision:resnet50`` are names of defenses wherever one is asked for:
-classifiers that others trained (`defenses.pretrained`).
+``timm:resnet152``, ``torchvision:resnet50`` and ``robustbench:cifar10/Linf/Carmon2019Unlabeled``
+are names of defenses wherever one is asked for: classifiers that others trained
+(`defenses.pretrained`). So is ``my_package.my_module:build``, what a module of the user's gives
+(`defenses.foreign`), and ``my_package.my_module:MyAttack`` that of an attack
+(`benchmark.own_attacks`), whose norm is then a field, too.
 """
 
 import re
@@ -19,21 +22,26 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from difflib import get_close_matches
 from enum import StrEnum
+from importlib.util import find_spec
 from typing import Any, TypeVar, get_args, get_type_hints
 
 from attacks import ATTACKS, SUITES
 from attacks.base import Attack
 from attacks.strongest import Composed
+from attacks.threat import Norm
 from benchmark.datasets import DATASETS
+from benchmark.own_attacks import is_own, own_attack
 from benchmark.presets import PRESETS, Preset
 from defenses import DEFENSES
 from defenses.base import Recipe, Wrapped
+from defenses.foreign import Foreign
 from defenses.pretrained import LIBRARIES, Pretrained
 
 T = TypeVar("T")
 
 EOT = "eot"
-_FORBIDDEN = ("norm", "view")
+_NORM = "norm"
+_FORBIDDEN = (_NORM, "view")
 _RESTARTS = "restarts"
 _GUESSES = 3
 _SPECIFICATION = re.compile(
@@ -57,14 +65,20 @@ def lookup(kind: str, name: str, registry: Mapping[str, T]) -> T:
 
 
 def registered(name: str, defenses: Mapping[str, Recipe] = DEFENSES) -> Recipe:
-    """The recipe of a defense by its name, without fields: registered, or ``library:model``.
+    """The recipe of a defense by its name, without fields.
+
+    Registered, ``library:model``, or else ``module:name``.
 
     Raises:
-        LookupError: no such defense, library or model, or a library that is not installed.
+        LookupError: no such defense, library or model, a library that is not installed, or no such
+            module or name in it.
+        ValueError: a colon in what is neither.
     """
     library, colon, model = name.partition(":")
     if not colon:
         return lookup("defense", name, defenses)
+    if library not in LIBRARIES and not _is_misspelt_library(library):
+        return Foreign.named(name)
     known = lookup("library of classifiers", library, LIBRARIES).names()
     if model not in known:
         near = " or ".join(
@@ -76,6 +90,11 @@ def registered(name: str, defenses: Mapping[str, Recipe] = DEFENSES) -> Recipe:
         )
     summary = f"undefended: {model} as {library} trained it"
     return Pretrained(summary=summary, library=library, model=model)
+
+
+def _is_misspelt_library(name: str) -> bool:
+    """Nearly a library's name, and no module's."""
+    return bool(get_close_matches(name, LIBRARIES, n=1)) and find_spec(name) is None
 
 
 def split_names(texts: Iterable[str]) -> tuple[str, ...]:
@@ -155,21 +174,25 @@ def parse_attack(
             "for example pgd-l2[steps=100,restarts=5]@classifier"
         )
     name = match["name"]
-    registered = {**attacks, **dict.fromkeys(suites)}
-    attack = lookup("attack", name, registered)
+    texts = dict(_pair("attack", spec, item) for item in (match["fields"] or "").split(",") if item)
+    norms: dict[str, Any] = {}
+    attack: Attack | None
+    if is_own(name):
+        if _NORM in texts:
+            norms[_NORM] = value_of("attack", name, _NORM, texts.pop(_NORM), {_NORM: Norm})
+        attack = own_attack(name, norms.get(_NORM))
+    else:
+        attack = lookup("attack", name, {**attacks, **dict.fromkeys(suites)})
     if attack is None:
         raise ValueError(f"attack must be a single one here, got the suite {name!r}")
     types_ = _types_of(attack)
-    given = {
-        field: value_of("attack", name, field, text, types_)
-        for field, text in (
-            _pair("attack", spec, item) for item in (match["fields"] or "").split(",") if item
-        )
+    given: dict[str, Any] = {
+        field: value_of("attack", name, field, text, types_) for field, text in texts.items()
     }
     if preset is not None:
         restarts = preset.restarts.get(channels)
         if restarts is not None and getattr(attack, _RESTARTS, 1) > 1:
-            attack = replace(attack, **{_RESTARTS: restarts})
+            attack = _with_fields(name, attack, {_RESTARTS: restarts})
         attack = _with_fields(name, attack, preset.attacks.get(name, {}))
     attack = _with_fields(name, attack, given)
     if isinstance(attack, Composed):
@@ -178,7 +201,8 @@ def parse_attack(
         )
     if match["surrogate"]:
         attack = replace(attack, view=replace(attack.view, surrogate=match["surrogate"]))
-    written = ",".join(f"{field}={_text(given[field])}" for field in sorted(given))
+    stated = {**given, **norms}
+    written = ",".join(f"{field}={_text(stated[field])}" for field in sorted(stated))
     return (f"{name}[{written}]" if written else name), attack
 
 
@@ -246,8 +270,10 @@ def listing() -> str:
     sections: dict[str, dict[str, str]] = {
         "data sets": {name: source.summary for name, source in DATASETS.items()},
         "defenses": {name: entry.summary for name, entry in DEFENSES.items()}
-        | {f"{name}:<model>": f"undefended: any classifier of {name}" for name in LIBRARIES},
-        "attacks": {name: _summary(attack) for name, attack in ATTACKS.items()},
+        | {f"{name}:<model>": f"undefended: any classifier of {name}" for name in LIBRARIES}
+        | {"<module>:<name>": "your own: a Defense or any torch.nn.Module on pixels in [0, 1]"},
+        "attacks": {name: _summary(attack) for name, attack in ATTACKS.items()}
+        | {"<module>:<name>": "your own: a class or an instance of Attack"},
         "suites": {name: ", ".join(members) for name, members in SUITES.items()},
         "presets": {name: preset.summary for name, preset in PRESETS.items()},
     }

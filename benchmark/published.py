@@ -219,12 +219,13 @@ def _radius(text: str) -> float | None:
 def specification(label: str) -> tuple[str, dict[str, float | str]]:
     """An attack label's name and fields: ``pgd-l2[steps=5]`` -> ("pgd-l2", {"steps": 5.0}).
 
-    Labels of defenses are alike, and may have a colon and dots: ``timm:resnet152.tv_in1k``.
+    Labels of defenses are alike, and may have a colon, dots and slashes:
+    ``timm:resnet152.tv_in1k``, ``robustbench:cifar10/Linf/Carmon2019Unlabeled``.
 
     Raises:
         ValueError: the label is not of the form ``name[field=value,...]``.
     """
-    match = re.fullmatch(r"([\w.:-]+)(?:\[((?:\w+=[^,]+,?)*)\])?", label)
+    match = re.fullmatch(r"([\w.:/-]+)(?:\[((?:\w+=[^,]+,?)*)\])?", label)
     if match is None:
         raise ValueError(f"attack label must be name[field=value,...], got {label!r}; rename it")
     fields = re.findall(r"(\w+)=([^,]+)", match[2] or "")

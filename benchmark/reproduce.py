@@ -41,6 +41,7 @@ from benchmark.runner import Plan, sweep
 from benchmark.shelf import REGISTERED
 from benchmark.storage import keep
 from benchmark.transmutation import INDEPENDENT, Independent
+from benchmark.weights import plain
 from benchmark.workers import Workers
 
 _SWEPT = (Kind.CURVE, Kind.RATES)
@@ -118,7 +119,7 @@ def prepare(
         defenses = overrides.around_classifier(defenses, protected)
     if classifier:
         title += f"; the defenses protect {classifier}"
-    parts = [wanted.name, preset.name, *([classifier.replace(":", "-")] if classifier else [])]
+    parts = [wanted.name, preset.name, *([plain(classifier)] if classifier else [])]
     parts += [f"n{samples}"] if samples not in (None, wanted.samples) else []
     parts += [f"seed{seed}"] if seed else []
     plan = Plan(

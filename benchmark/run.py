@@ -26,7 +26,7 @@ def run(
     defense: Annotated[
         list[str] | None,
         typer.Option(
-            help="Defenses, comma separated or repeated.",
+            help="Defenses, comma separated or repeated; my_module:build is your own.",
             show_default=",".join(DEFAULT_DEFENSES),
         ),
     ] = None,
@@ -34,7 +34,7 @@ def run(
         list[str] | None,
         typer.Option(
             help="Attacks or suites, comma separated or repeated; 'pgd-l2\\[steps=100]@classifier' "
-            "sets a field and a surrogate.",
+            "sets a field and a surrogate, my_module:MyAttack is your own.",
             show_default=",".join(DEFAULT_ATTACKS),
         ),
     ] = None,
@@ -56,7 +56,7 @@ def run(
         str | None,
         typer.Option(
             help="What the defenses that protect a classifier protect: a defense's name, "
-            "timm:<model> or torchvision:<model>.",
+            "timm:<model>, torchvision:<model>, robustbench:<model> or my_module:build.",
             show_default="each defense's own",
         ),
     ] = None,

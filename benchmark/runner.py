@@ -19,6 +19,7 @@ from benchmark.bank import inform
 from benchmark.cells import CLEAN, Cell
 from benchmark.datasets import Dataset, test_sample
 from benchmark.judge import Verdict
+from benchmark.own_attacks import described
 from benchmark.presets import Preset
 from benchmark.progress import Progress
 from benchmark.records import Outcome
@@ -188,7 +189,7 @@ class _Bench:
             defense_repr=armed.repr,
             weights_digest=armed.digest,
             attack=label,
-            attack_repr=repr(attack) if attack else "",
+            attack_repr=described(label, attack) if attack else "",
             surrogate=(attack.view.surrogate or "") if attack else "",
             norm=str(attack.norm) if attack else "",
             epsilons=epsilons,

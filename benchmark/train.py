@@ -102,7 +102,11 @@ def _key(
     task = dataset.task
     built = [repr(task), repr(ARCHITECTURES[task.architecture])]
     inner = [f"{field} {part.digest}" for field, part in sorted(parts.items())]
-    text = "\n".join([dataset.digest, *built, recipe.training(), str(seed), origin, *inner])
+    found = recipe.outside(task)
+    outside = [found] if found else []
+    text = "\n".join(
+        [dataset.digest, *built, recipe.training(), str(seed), origin, *inner, *outside]
+    )
     return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
 
 

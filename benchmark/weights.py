@@ -57,11 +57,16 @@ def folders() -> tuple[Path, ...]:
 
 
 def file_name(dataset: str, defense: str, preset: str, key: str) -> Path:
-    """The path of a defense's weights below one of `folders`.
+    """The path of a defense's weights below one of `folders`."""
+    return Path(dataset) / f"{plain(defense)}-{preset}-{key}.safetensors"
 
-    The colon in ``timm:resnet152``, which not every file system takes, becomes a dash.
+
+def plain(name: str) -> str:
+    """A defense's name for a file's: what not every file system takes becomes a dash.
+
+    ``timm:resnet152`` has a colon, ``robustbench:cifar10/Linf/Carmon2019Unlabeled`` also slashes.
     """
-    return Path(dataset) / f"{defense.replace(':', '-')}-{preset}-{key}.safetensors"
+    return name.replace(":", "-").replace("/", "-")
 
 
 def find(dataset: str, defense: str, preset: str, key: str) -> Weights | None:
@@ -117,7 +122,8 @@ def ship(stored: Weights, folder: Path, *, half: bool) -> Weights:
 
 
 def _write(tensors: Mapping[str, Tensor], path: Path, card: Mapping[str, Any]) -> Weights:
-    data = save({name: tensor.contiguous() for name, tensor in tensors.items()})
+    # Networks with tied weights share memory, which safetensors refuses.
+    data = save({name: tensor.contiguous().clone() for name, tensor in tensors.items()})
     full = {**card, "digest": hashlib.sha256(data).hexdigest()}
     keep(path, data)
     keep(path.with_suffix(".json"), (json.dumps(full, indent=2) + "\n").encode())

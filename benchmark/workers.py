@@ -1,5 +1,6 @@
 """Running units of work: in this process, on several processes, or on a dask cluster (joblib)."""
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor
 from contextlib import contextmanager
@@ -8,7 +9,7 @@ from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import joblib
 import torch
@@ -84,7 +85,8 @@ class Workers:
         if self.backend == "loky" and self.jobs == 1:
             yield from map(function, tasks)
             return
-        calls = (joblib.delayed(function)(task) for task in tasks)
+        here = _Here(tuple(sys.path), function)
+        calls = (joblib.delayed(here)(task) for task in tasks)
         with self._cluster():
             parallel = joblib.Parallel(
                 n_jobs=self.jobs if self.backend == "loky" else -1,
@@ -109,6 +111,30 @@ class Workers:
         distributed = import_module("distributed")
         with distributed.Client(self.scheduler), joblib.parallel_config(backend="dask"):
             yield
+
+
+@dataclass(frozen=True)
+class _Here(Generic[Result]):
+    """A function for workers that look for modules in the folders where this process does.
+
+    It is unpickled before its tasks, whose attacks may be of a module in the current folder; a
+    worker that an earlier sweep left alive learns of the folder in this way.
+    """
+
+    folders: tuple[str, ...]
+    function: Callable[[Any], Result]
+
+    def __call__(self, task: Any) -> Result:
+        return self.function(task)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _settle, (self.folders, self.function)
+
+
+def _settle(folders: tuple[str, ...], function: Callable[[Any], Result]) -> "_Here[Result]":
+    """Unpickle a `_Here`."""
+    sys.path += [folder for folder in folders if folder not in sys.path]
+    return _Here(folders, function)
 
 
 def available_device(name: str) -> str:

@@ -467,6 +467,10 @@ class Recipe(ABC):
         """
         return ""
 
+    def outside(self, task: Task) -> str:
+        """What the weights depend on besides the configuration, as text; "" for nothing."""
+        return ""
+
     @abstractmethod
     def build(self, task: Task) -> Defense:
         """An untrained defense, initialised from torch's global generator."""

@@ -1,20 +1,23 @@
-"""Classifiers that others trained: any model of timm or torchvision, such as ``timm:resnet152``.
+"""Classifiers that others trained, such as ``timm:resnet152``: timm, torchvision, RobustBench.
 
-Neither library is needed otherwise, so each is imported when one of its models is asked for. What
+No library is needed otherwise, so each is imported when one of its models is asked for. What
 is used of them is public: timm's ``list_models``, ``create_model`` and
 ``data.resolve_model_data_config`` (timm 1.0), torchvision's ``models.list_models``,
-``get_model_weights`` and ``get_model`` (torchvision 0.14 and later).
+``get_model_weights`` and ``get_model`` (torchvision 0.14 and later), RobustBench's
+``model_zoo.model_dicts`` and ``utils.load_model`` (1.1).
 
-Their models take normalised images; here the normalisation is a part of the network, so that
-images have pixels in [0, 1] outside and an attack's ball is one of pixels.
+timm's and torchvision's models take normalised images; here the normalisation is a part of the
+network, so that images have pixels in [0, 1] outside and an attack's ball is one of pixels.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
 from types import ModuleType
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 import torch
 from torch import Tensor, nn
@@ -135,6 +138,61 @@ class Torchvision(Library):
         )
 
 
+@final
+@dataclass(frozen=True)
+class RobustBench(Library):
+    """RobustBench's model zoo (Croce et al. 2021): ``cifar10/Linf/Carmon2019Unlabeled``.
+
+    The name is data set, threat model and model, as RobustBench spells them. Its models take pixels
+    in [0, 1] and normalise inside.
+    """
+
+    _TASKS: ClassVar[dict[str, tuple[tuple[int, int, int], int]]] = {
+        "cifar10": ((3, 32, 32), 10),
+        "cifar100": ((3, 32, 32), 100),
+        "imagenet": ((3, 224, 224), 1000),
+    }
+
+    def names(self) -> Sequence[str]:
+        """Every model of every data set and threat model."""
+        return sorted(self._zoo())
+
+    def untrained(self, name: str) -> Model:
+        """See `Library.untrained`."""
+        return self._model(name, self._zoo()[name]["model"]())
+
+    def trained(self, name: str) -> Model:
+        """See `Library.trained`."""
+        dataset, threat, model = name.split("/")
+        network = _imported("robustbench.utils").load_model(
+            model_name=model,
+            model_dir=Path(torch.hub.get_dir()) / "robustbench",
+            dataset=dataset,
+            threat_model=threat,
+        )
+        return self._model(name, network)
+
+    def _zoo(self) -> dict[str, Any]:
+        return {
+            f"{dataset.value}/{threat.value}/{name}": entry
+            for dataset, threats in _imported("robustbench.model_zoo").model_dicts.items()
+            for threat, models in threats.items()
+            for name, entry in models.items()
+            if dataset.value in self._TASKS
+        }
+
+    def _model(self, name: str, network: nn.Module) -> Model:
+        shape, num_classes = self._TASKS[name.partition("/")[0]]
+        return Model(
+            network=network,
+            shape=shape,
+            num_classes=num_classes,
+            mean=(0.0,) * shape[0],
+            std=(1.0,) * shape[0],
+            origin=f"robustbench {version('robustbench')}: {name}",
+        )
+
+
 def _imported(module: str) -> ModuleType:
     try:
         return import_module(module)
@@ -147,7 +205,11 @@ def _imported(module: str) -> ModuleType:
         ) from error
 
 
-LIBRARIES: dict[str, Library] = {"timm": Timm(), "torchvision": Torchvision()}
+LIBRARIES: dict[str, Library] = {
+    "timm": Timm(),
+    "torchvision": Torchvision(),
+    "robustbench": RobustBench(),
+}
 
 
 class Normalise(nn.Module):

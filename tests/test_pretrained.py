@@ -1,6 +1,7 @@
-"""Classifiers of other libraries, with small packages in place of timm and torchvision.
+"""Classifiers of other libraries, with small packages in place of timm, torchvision, RobustBench.
 
-The stand-ins answer as the public interfaces of timm 1.0 and torchvision 0.28 do, on 8x8 images.
+The stand-ins answer as the public interfaces of timm 1.0, torchvision 0.28 and RobustBench 1.1 do,
+on 8x8 images (RobustBench's on those of its own data sets).
 """
 
 import re
@@ -146,9 +147,53 @@ def get_model(name, **config):
 """
 
 
+ROBUSTBENCH_ZOO = """
+from enum import Enum
+
+from robustbench.network import Network
+
+
+class BenchmarkDataset(Enum):
+    cifar_10 = "cifar10"
+    imagenet = "imagenet"
+
+
+class ThreatModel(Enum):
+    Linf = "Linf"
+    L2 = "L2"
+
+
+def entry(name, **arguments):
+    return {"model": lambda: Network(**arguments), "gdrive_id": name}
+
+
+model_dicts = {
+    BenchmarkDataset.cifar_10: {
+        ThreatModel.Linf: {"Tiny2020": entry("tiny", inputs=3072)},
+        ThreatModel.L2: {"Tiny2020": entry("tiny-l2", inputs=3072)},
+    },
+    BenchmarkDataset.imagenet: {ThreatModel.Linf: {"Big2021": entry("big", classes=1000)}},
+}
+"""
+
+ROBUSTBENCH_UTILS = """
+from robustbench.model_zoo import BenchmarkDataset, ThreatModel, model_dicts
+from robustbench.network import fetch
+
+
+def load_model(model_name, model_dir="./models", dataset="cifar10", threat_model="Linf",
+               custom_checkpoint="", norm=None):
+    entry = model_dicts[BenchmarkDataset(dataset)][ThreatModel(threat_model)][model_name]
+    network = entry["model"]()
+    fetch(entry["gdrive_id"], network)
+    fetch.folder = str(model_dir)
+    return network.eval()
+"""
+
+
 @pytest.fixture
 def libraries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The folder of both stand-ins, which are forgotten afterwards."""
+    """The folder of the stand-ins, which are forgotten afterwards."""
     files = {
         "timm/__init__.py": TIMM,
         "timm/data.py": TIMM_DATA,
@@ -156,6 +201,11 @@ def libraries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
         "torchvision/__init__.py": '__version__ = "0.28.0"\n',
         "torchvision/models.py": TORCHVISION_MODELS,
         "torchvision/network.py": NETWORK,
+        "robustbench/__init__.py": "",
+        "robustbench/model_zoo.py": ROBUSTBENCH_ZOO,
+        "robustbench/network.py": NETWORK,
+        "robustbench/utils.py": ROBUSTBENCH_UTILS,
+        "robustbench-1.1.1.dist-info/METADATA": "Name: robustbench\nVersion: 1.1.1\n",
     }
     for name, text in files.items():
         path = tmp_path / "site" / name
@@ -228,6 +278,41 @@ def test_channels_are_normalised_by_torchvisions_own_preset(libraries):
     torch.testing.assert_close(logits.double(), wanted, rtol=1e-5, atol=1e-2)
 
 
+def test_robustbenchs_models_take_pixels_as_they_are(libraries):
+    task = Task((3, 32, 32), 10, "svhn", 0.0, 0.1, 0.5)
+    recipe = catalog.registered("robustbench:cifar10/Linf/Tiny2020")
+    defense = recipe.build(task)
+    assert downloads("robustbench") == []
+    assert recipe.adopt(defense) == "robustbench 1.1.1: cifar10/Linf/Tiny2020"
+    assert downloads("robustbench") == ["tiny"]
+    x = torch.rand((4, 3, 32, 32), generator=generator(0))
+    wanted = expected(x, torch.zeros(3), torch.ones(3))
+    logits = defense.eval().decide(x, generator(0)).logits
+    torch.testing.assert_close(logits.double(), wanted, rtol=1e-5, atol=1e-1)
+
+
+def test_robustbench_names_tell_data_set_and_threat_model(libraries):
+    recipe = catalog.registered("robustbench:cifar10/L2/Tiny2020")
+    recipe.adopt(recipe.build(Task((3, 32, 32), 10, "svhn", 0.0, 0.1, 0.5)))
+    assert downloads("robustbench") == ["tiny-l2"]
+    assert sys.modules["robustbench.network"].fetch.folder.endswith("hub/robustbench")
+    with pytest.raises(LookupError, match=r"did you mean 'robustbench:cifar10/L\w+/Tiny2020' or "):
+        catalog.registered("robustbench:cifar10/Linf/Tiny2021")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("cifar10/Linf/Tiny2020", "images of robustbench:.* must be .* 1x8x8, got 3x32x32; name a"),
+        ("imagenet/Linf/Big2021", "classes of robustbench:.* must be the data set's, 10, got 1000"),
+    ],
+)
+def test_a_robustbench_model_for_other_images_is_refused_in_words(libraries, stored, name, message):
+    with pytest.raises(ValueError, match=message):
+        stored(f"robustbench:{name}")
+    assert downloads("robustbench") == []
+
+
 def test_weights_are_downloaded_once_and_kept_with_a_card(libraries, digits, stored):
     first = stored("timm:tiny.b")
     assert downloads("timm") == ["tiny"]
@@ -289,7 +374,7 @@ def test_no_library_is_imported_before_one_of_its_models_is_asked_for(libraries)
     ("name", "message"),
     [
         ("tim:tiny", "unknown library of classifiers 'tim'; did you mean 'timm'? available: timm"),
-        ("foo:bar", "unknown library of classifiers 'foo'; available: timm, torchvision"),
+        ("foo:bar", "module 'foo' must be found for foo:bar, got no module 'foo'"),
         (
             "timm:tniy",
             "unknown model 'tniy' of timm; did you mean 'timm:tiny' or 'timm:tiny.b' or "
