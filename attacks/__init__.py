@@ -52,6 +52,7 @@ ATTACKS: dict[str, Attack] = {
     "hopskipjump-linf": HopSkipJump(norm=Norm.LINF),
     "fmn-linf": FMN(norm=Norm.LINF, view=_EOT),
     "fmn-l2": FMN(norm=Norm.L2, view=_EOT),
+    "fmn-l1": FMN(norm=Norm.L1, view=_EOT),
     "fmn-l0": FMN(norm=Norm.L0, view=_EOT),
     "pgd-estimated-linf": PGDEstimated(steps=50, samples=100),
     "fgsm": FGSM(norm=Norm.LINF, view=_EOT),

@@ -74,7 +74,7 @@ _QUICK_ROUNDS = {"initial_const": 0.1, "const_factor": 4.0, "inset": 0.01, "eot"
 _OVERPOWERED = ("overpowered-l2", "overpowered-unrestricted")
 _SQUARE = ("square-linf", "square-l2")
 _HOP_SKIP_JUMP = ("hopskipjump-l2", "hopskipjump-linf")
-_FMN = ("fmn-linf", "fmn-l2", "fmn-l0")
+_FMN = ("fmn-linf", "fmn-l2", "fmn-l1", "fmn-l0")
 _ADVERSARIAL = ("adv_linf", "adv_l2")
 
 _ASKING = ("inc_substitute", "inc_inverter")
