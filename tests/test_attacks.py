@@ -48,6 +48,7 @@ TINY = {
     "hopskipjump-linf": {"steps": 3, "initial_gradient_eval_steps": 20, "seeds": 2},
     "fmn-linf": {"steps": 12},
     "fmn-l2": {"steps": 12},
+    "fmn-l1": {"steps": 12},
     "fmn-l0": {"steps": 12},
     "pgd-estimated-linf": {"steps": 4, "samples": 6, "relative_step": 0.5},
     "bim": {"steps": 4},

@@ -153,7 +153,10 @@ def test_square_in_linf_fills_one_square_per_image_and_never_the_way_it_was() ->
     delta = moves.start(x, epsilon, row_generators(generator(0), x))
     assert (delta.abs() == 0.1).all()
     assert (delta == delta[:, :, :1]).all(), "stripes are vertical"
-    moved = moves.move(x, delta, epsilon, 9 / 64, drawn(200, moves.numbers(3)))
+    draws = drawn(200, moves.numbers(3))
+    moved = moves.move(x, delta, epsilon, 9 / 64, draws)
+    again = moves.move(x, moved, epsilon, 9 / 64, draws)
+    assert (again != moved).flatten(1).any(dim=1).all()
     assert (moved.abs() == 0.1).all()
     changed = (moved != delta).any(dim=1)
     assert changed.flatten(1).any(dim=1).all()
@@ -261,6 +264,19 @@ def test_square_leaves_the_region_in_which_everything_is_rejected(name) -> None:
     assert defense.decide(x, generator(0)).rejected.any()
     found = attack.perturb(defense, x, y, epsilon, generator(0))
     assert evades(defense, found, y, generator(0)).all()
+
+
+def test_square_lowers_the_score_of_what_stays_rejected() -> None:
+    class Never(Gated):
+        def _decide(self, x: Tensor, rng: Generator) -> Decision:
+            score = 9 + x.flatten(1).mean(dim=1)
+            return Decision(self.logits(x), score > 1, {"bright": score})
+
+    x, epsilon = images(4), torch.full((4,), 0.1)
+    defense = Never(*random_linear())
+    attack = Square(norm=Norm.LINF, queries=200)
+    found = attack.perturb(defense, x, torch.zeros(4).long(), epsilon, generator(0))
+    assert ((x - found).flatten(1).mean(dim=1) > 0.08).all()
 
 
 def test_hop_skip_jump_goes_on_for_images_that_have_a_start_where_others_have_none() -> None:
