@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator
 
-from benchmark.diagnostics.evidence import WHITE_BOX, Evidence, Kind, ProbedCell, kind
+from benchmark.diagnostics.evidence import Evidence, Kind, ProbedCell, kind
 from benchmark.diagnostics.finding import EVERY_RADIUS, Seen, Severity
 from benchmark.probes import MASKED, UNDEFENDED, Share
 from benchmark.statistics import wilson
@@ -15,7 +15,7 @@ FEWEST_POINTS = 4
 MANY_ROUNDED = 0.25
 LOST_IN_TRANSFER = 0.5
 
-_LIMITLESS = (*WHITE_BOX, Kind.BLACK_BOX)
+_LIMITLESS = (Kind.ITERATIVE, Kind.GRADIENT, Kind.BLACK_BOX)
 
 
 def attack_invalid(evidence: Evidence) -> Iterator[Seen | None]:
@@ -85,8 +85,7 @@ def robust_unbounded(evidence: Evidence) -> Iterator[Seen | None]:
     """
     for cell in evidence.probes.cells:
         share = cell.probe.unbounded
-        known = kind(cell.attack)
-        if share.of and known in _LIMITLESS and known is not Kind.SINGLE_STEP:
+        if share.of and kind(cell.attack) in _LIMITLESS:
             text = f"{share.hits} of {share.of} images stand at whatever distance"
             yield _of_cell(cell, text, EVERY_RADIUS) if share.hits else None
 
@@ -95,11 +94,12 @@ def does_not_transfer(evidence: Evidence) -> Iterator[Seen | None]:
     """A surrogate whose adversarial points mostly leave the deployed defense standing.
 
     The attack solves another problem than the one that is measured (Athalye et al. 2018, section
-    4.1, on approximated gradients; Tramèr et al. 2020).
+    4.1, on approximated gradients; Tramèr et al. 2020). An attack on the classifier inside a
+    defense is meant to be one on another problem, and is not asked.
     """
     for cell in evidence.probes.cells:
         share = cell.probe.untransferred
-        if share.of >= FEWEST_POINTS:
+        if share.of >= FEWEST_POINTS and kind(cell.attack) is not Kind.TRANSFER:
             text = (
                 f"{share.hits} of {share.of} points that break the surrogate do not break the "
                 "deployed defense"

@@ -7,7 +7,7 @@ import pandas as pd
 
 from benchmark import published
 from benchmark.accuracy import NORM_NAMES, radius_text
-from benchmark.diagnostics.evidence import WHITE_BOX, Ball, Evidence, Kind, only
+from benchmark.diagnostics.evidence import BLIND, WHITE_BOX, Ball, Evidence, Kind, only
 from benchmark.diagnostics.finding import Seen, Severity
 from benchmark.records import Outcome
 from benchmark.scores import split_key
@@ -48,12 +48,13 @@ def white_box_weaker(evidence: Evidence) -> Iterator[Seen | None]:
     """Black-box attacks that break samples which all gradient attacks together leave standing.
 
     Who sees the gradient can do whatever those can who don't. If the gradient attacks do less,
-    their gradients mislead, and the number of the worst case is that of an attack not yet found
-    (Athalye et al. 2018, section 3.1; AutoAttack's flag for Square).
+    their gradients mislead, and the worst case is that of an attack not yet found. Attacks on
+    another network, or on the classifier inside the defense, count as black-box (Athalye et al.
+    2018, section 3.1; AutoAttack's flag for Square).
     """
     for ball in evidence.balls:
         white = evidence.broken_by_any(ball, *WHITE_BOX)
-        black = evidence.broken_by_any(ball, Kind.BLACK_BOX)
+        black = evidence.broken_by_any(ball, *BLIND)
         if white is None or black is None:
             continue
         missed, _ = only(black, white)
@@ -62,7 +63,7 @@ def white_box_weaker(evidence: Evidence) -> Iterator[Seen | None]:
             continue
         names = ", ".join(
             attack
-            for attack in evidence.attacks(ball, Kind.BLACK_BOX)
+            for attack in evidence.attacks(ball, *BLIND)
             if only(evidence.broken(ball, attack), white)[0]
         )
         yield Seen(

@@ -27,6 +27,8 @@ class Kind(StrEnum):
     GRADIENT = "gradient"
     """Other gradient attacks: they look for the nearest point or in a part of the ball."""
     BLACK_BOX = "black-box"
+    TRANSFER = "transfer"
+    """Aimed at another network than the deployed defense, or at the classifier inside it."""
     NOISE = "noise"
     YARDSTICK = "yardstick"
     """Too few pixels for a comparison."""
@@ -52,13 +54,15 @@ KINDS: dict[str, Kind] = {
     "square": Kind.BLACK_BOX,
     "hopskipjump": Kind.BLACK_BOX,
     "boundary": Kind.BLACK_BOX,
-    "transfer": Kind.BLACK_BOX,
+    "transfer": Kind.TRANSFER,
     "noise": Kind.NOISE,
     "single-pixel": Kind.YARDSTICK,
 }
 """How an attack's name begins -> its kind; the longest beginning decides."""
 
 WHITE_BOX = (Kind.SINGLE_STEP, Kind.ITERATIVE, Kind.GRADIENT)
+BLIND = (Kind.BLACK_BOX, Kind.TRANSFER)
+"""Without a gradient of the deployed defense."""
 
 
 class Ball(NamedTuple):
@@ -148,11 +152,7 @@ class Evidence:
                     yield Ball(defense, norm, epsilon)
 
     def attacks(self, ball: Ball, *kinds: Kind) -> tuple[str, ...]:
-        """Keys of the attacks of some kinds that were run on a defense at a radius.
-
-        What is aimed at the classifier inside a defense knows less than the defense's own
-        surrogate: there it is black-box.
-        """
+        """Keys of the attacks of some kinds that were run on a defense at a radius."""
         found = self._severities.get(ball)
         present = [] if found is None else list(found.columns)
         return tuple(a for a in self.scores.attacks[ball.norm] if a in present and kind(a) in kinds)
@@ -200,7 +200,7 @@ def kind(attack: str) -> Kind | None:
     if not fitting:
         return None
     found = KINDS[max(fitting, key=len)]
-    return Kind.BLACK_BOX if surrogate == OBLIVIOUS and found in WHITE_BOX else found
+    return Kind.TRANSFER if surrogate == OBLIVIOUS and found in WHITE_BOX else found
 
 
 def only(first: "pd.Series[bool]", second: "pd.Series[bool]") -> tuple[int, int]:
