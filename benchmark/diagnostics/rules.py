@@ -74,7 +74,7 @@ RULES: dict[str, Rule] = {
     ),
     "detector-implies-robust-classifier": Rule(
         comparisons.implied_classifier,
-        "doubt the detector before the theorem, and attack it with knowledge of its refusals",
+        "where that exceeds what classifiers reach, attack the detector with knowledge of refusals",
     ),
 }
 """Adding a rule is one function and one line here."""
