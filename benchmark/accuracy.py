@@ -9,6 +9,7 @@ import pandas as pd
 
 from benchmark import published
 from benchmark.cells import CLEAN
+from benchmark.doubts import ATTACK_INVALID, NO_DOUBTS, Doubts, Field
 from benchmark.scores import Score, Scores, split_key
 from benchmark.sheet import Entry, Footnotes, Line, Sheet
 
@@ -118,18 +119,26 @@ def rows(scores: Scores, layout: Layout) -> Iterator[Row]:
                 yield Row(f"All {NORM_NAMES[norm]}", published.ALL, norm, epsilon)
 
 
-def accuracy_sheet(scores: Scores, layout: Layout, title: str) -> Sheet:
-    """Accuracies with their Wilson intervals, the published number beside each."""
+def accuracy_sheet(scores: Scores, layout: Layout, title: str, doubts: Doubts = NO_DOUBTS) -> Sheet:
+    """Accuracies with their Wilson intervals, the published number beside each.
+
+    Args:
+        doubts: become footnotes; a number that they withhold does not appear.
+    """
     notes = Footnotes()
 
     def entry(row: Row, defense: str) -> Entry:
         score = row.score(scores, defense)
         printed = _printed(scores, layout, row, defense)
+        place = Field(defense, row.attack, row.norm, row.epsilon)
         remarks = [_remark(scores, row, defense, score), *_caveats(scores, layout, row, defense)]
+        remarks += [doubt.footnote for doubt in doubts.marks.get(place, ())]
         marks = tuple(notes.mark(remark) for remark in remarks if remark)
         aside = f"paper {', '.join(f'{number.value:g}' for number in printed)}" if printed else ""
         if not score.measured:
             return Entry(score.state, aside=aside, marks=marks)
+        if place in doubts.void:
+            return Entry(ATTACK_INVALID, aside=aside, marks=marks)
         low, high = score.interval
         wide, brief = f"[{low:.1f}, {high:.1f}]", f"{low:.0f}–{high:.0f}"
         return Entry(f"{score.accuracy:.1f}", wide, brief, aside, marks)
@@ -138,10 +147,12 @@ def accuracy_sheet(scores: Scores, layout: Layout, title: str) -> Sheet:
     return Sheet(title, scores.defenses, lines, tuple(notes.texts))
 
 
-def rejection_sheet(scores: Scores, layout: Layout, title: str) -> Sheet:
+def rejection_sheet(
+    scores: Scores, layout: Layout, title: str, doubts: Doubts = NO_DOUBTS
+) -> Sheet:
     """Accuracy, error and rejection rate in percent; they add up to 100.
 
-    Without columns where no defense can reject.
+    Without columns where no defense can reject. Of the doubts those that withhold a number count.
     """
     notes = Footnotes()
 
@@ -155,6 +166,8 @@ def rejection_sheet(scores: Scores, layout: Layout, title: str) -> Sheet:
         marks = tuple(notes.mark(text) for text in caveats)
         if not score.measured:
             return Entry(score.state, aside=aside, marks=marks)
+        if Field(defense, row.attack, row.norm, row.epsilon) in doubts.void:
+            return Entry(ATTACK_INVALID, aside=aside, marks=marks)
         counts = (score.correct, score.wrong, score.rejected)
         text = " / ".join(f"{100 * count / score.n:.1f}" for count in counts)
         return Entry(text, aside=aside, marks=marks)
@@ -164,7 +177,7 @@ def rejection_sheet(scores: Scores, layout: Layout, title: str) -> Sheet:
     return Sheet(title, columns, lines, tuple(notes.texts))
 
 
-def tidy(scores: Scores, layout: Layout) -> pd.DataFrame:
+def tidy(scores: Scores, layout: Layout, doubts: Doubts = NO_DOUBTS) -> pd.DataFrame:
     """One row per field of the table: percentages, published numbers, and what to know of them."""
     found = []
     coverage = {defense: _coverage(scores.clean(defense)) for defense in scores.defenses}
@@ -172,14 +185,18 @@ def tidy(scores: Scores, layout: Layout) -> pd.DataFrame:
     for row, defense in product(rows(scores, layout), scores.defenses):
         score = row.score(scores, defense)
         printed = _printed(scores, layout, row, defense)
-        low, high = score.interval if score.measured else (None, None)
+        place = Field(defense, row.attack, row.norm, row.epsilon)
+        is_shown = score.measured and place not in doubts.void
+        low, high = score.interval if is_shown else (None, None)
         attack, surrogate, configuration = split_key(row.attack)
         remarks = [
             score.state if score.n else "",
             _remark(scores, row, defense, score),
             *_caveats(scores, layout, row, defense, _RATES),
+            ATTACK_INVALID if place in doubts.void else "",
+            *(doubt.name for doubt in doubts.marks.get(place, ())),
         ]
-        share = 100 / score.n if score.measured else None
+        share = 100 / score.n if is_shown else None
         is_clean = row.attack == CLEAN and bare[defense].measured
         accepted = coverage[defense]
         theirs = {

@@ -50,6 +50,7 @@ class DefenseProbe:
             directions of the same length (the loss landscape's probe).
         jagged: by surrogate, images at which the lead's rise along the gradient's direction, a
             short step long, is less than half of what the gradient promises.
+        strongest: the surrogate that attacks climb where they name none; empty where nobody said.
     """
 
     defense: str
@@ -67,6 +68,7 @@ class DefenseProbe:
     odd_gradients: Mapping[str, Share] = field(default_factory=dict)
     flat: Mapping[str, Share] = field(default_factory=dict)
     jagged: Mapping[str, Share] = field(default_factory=dict)
+    strongest: str = ""
 
     @property
     def id(self) -> str:

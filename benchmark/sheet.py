@@ -69,12 +69,15 @@ class Sheet:
     Args:
         columns: headings of the entries' columns.
         footnotes: numbered from 1; entries refer to them.
+        widths: per column, its share of a page's text width in LaTeX, where its texts are long; 0
+            is as wide as its longest entry. Empty is 0 for all.
     """
 
     title: str
     columns: tuple[str, ...]
     lines: tuple[Line, ...]
     footnotes: tuple[str, ...] = ()
+    widths: tuple[float, ...] = ()
 
 
 @dataclass
@@ -130,7 +133,8 @@ def latex(sheet: Sheet, label: str, remark: str = "") -> str:
     text = frame.to_latex(
         index=False,
         escape=False,
-        column_format="l" * (len(sheet.columns) + 1),
+        column_format="l"
+        + "".join(map(_column_format, sheet.widths or (0.0,) * len(sheet.columns))),
         caption=escape_latex(f"{sheet.title}. {remark}".strip()),
         label=f"tab:{label}",
         position="htbp",
@@ -187,6 +191,10 @@ def _styled(entry: Entry) -> Text:
     if entry.marks:
         text.append(_superscript(*entry.marks), style="cyan")
     return text
+
+
+def _column_format(width: float) -> str:
+    return rf"p{{{width:g}\linewidth}}" if width else "l"
 
 
 def _latex_label(line: Line) -> str:

@@ -11,14 +11,14 @@ Reads what earlier runs kept, attacks nothing. One table per preset, seed and se
                                                 where some defense contains another: a purifier
     results/<dataset>/accuracy-quick-overpowered.csv    where the Overpowered attack was run
     results/<dataset>/accuracy-quick-seeds.csv          where some defense is stochastic
+    results/<dataset>/accuracy-quick-diagnostics.csv    what puts which number in doubt
     results/<dataset>/accuracy-quick.tex        needs the booktabs package
     results/<dataset>/accuracy-quick-curves.csv, accuracy-quick-linf.png, accuracy-quick-linf.svg
     results/<dataset>/accuracy-quick-calls.csv, accuracy-quick-calls-linf.png, .svg
 """
 
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -37,16 +37,13 @@ from benchmark import (
     luck,
     overpowered,
     risk_figure,
-    scores,
-    selective,
     sheet,
     significance,
 )
-from benchmark.accuracy import Counterpart, Layout
+from benchmark.accuracy import Counterpart
 from benchmark.command import command
 from benchmark.overpowered import Flags
-from benchmark.scores import Scores
-from benchmark.sheet import Sheet
+from benchmark.sections import NO_COUNTERPART, Account, Radii, account
 from benchmark.storage import keep
 
 LEGEND = (
@@ -61,20 +58,11 @@ _REJECTION_CSV = [
     *[*_KEYS, "error", "rejection", _COVERAGE, "accuracy_without_rejection", "published"],
     *["published_error", "published_rejection", "published_accuracy_without_rejection"],
 ]
-_REFUSALS = (
-    "*Clean coverage* is the share of clean images that is accepted: a defense may be robust by "
-    "refusing, and this is what it costs. *Without thresholds* is the accuracy on clean images had "
-    "nothing been refused."
-)
 
 _TESTS = {
     significance.CORRECT_ANSWERS: "mcnemar",
     significance.ACCEPTED_ERRORS: "mcnemar-accepted-errors",
 }
-
-NO_COUNTERPART = Counterpart()
-
-Radii = Mapping[str, Sequence[float]]
 
 
 def write(
@@ -108,17 +96,18 @@ def write(
         ValueError: the records do not belong into one table, or lack a wanted epsilon.
         OSError: a record can't be read or a file can't be written.
     """
-    read = _read(
+    read = account(
         records, title, epsilons=epsilons, row_by=row_by, counterpart=counterpart, flags=flags
     )
     drawn = curves.write(read.scores, folder, stem, title)
     drawn += risk_figure.write(read.scores, read.layout, folder, stem, title)
     drawn += accounting.write(read.scores, read.layout, folder, stem, title)
-    numbers = accuracy.tidy(read.scores, read.layout)
+    numbers = accuracy.tidy(read.scores, read.layout, read.doubts)
     written = {
         f"{stem}.md": _markdown(read, [*pictures, *drawn]),
         f"{stem}.csv": _csv(numbers[[*_CSV, _COVERAGE] if read.scores.rejecting else _CSV]),
         f"{stem}.tex": _latex(read, stem),
+        f"{stem}-diagnostics.csv": _csv(read.diagnosis.tidy()),
     }
     if read.scores.rejecting:
         written[f"{stem}-rejection.csv"] = _csv(numbers[_REJECTION_CSV])
@@ -148,7 +137,7 @@ def show(
     console: Console | None = None,
 ) -> None:
     """Print the tables of one group of records, compactly; arguments as `write`."""
-    read = _read(
+    read = account(
         records, title, epsilons=epsilons, row_by=row_by, counterpart=counterpart, flags=flags
     )
     out = console or Console()
@@ -156,7 +145,9 @@ def show(
         out.print(caveat, style="bold yellow", markup=False, highlight=False)
     for part in (*read.sheets, *read.matrices):
         out.print(sheet.terminal(part))
-    for text in (read.explanation, footer.summary(read.scores)):
+    if read.diagnosis.findings:
+        out.print(sheet.terminal(read.diagnosis.sheet("Diagnostics")))
+    for text in (read.explanation, read.diagnosis.note, footer.summary(read.scores)):
         if text:
             out.print(text, style="dim", markup=False, highlight=False)
 
@@ -190,113 +181,7 @@ def run(
         console.print(f"left out (name them with --attack): {labels}", markup=False)
 
 
-@dataclass(frozen=True)
-class _Section:
-    """A further table, and how to read it."""
-
-    heading: str
-    table: Sheet
-    note: str
-
-
-@dataclass(frozen=True)
-class _Read:
-    """Everything that is said about one group of records.
-
-    Args:
-        everything: all columns of the records.
-        scores: those of deployed defenses; a substitute's answers to purified images are in the
-            agreement table alone.
-    """
-
-    everything: Scores
-    scores: Scores
-    layout: Layout
-    table: Sheet
-    sections: tuple[_Section, ...]
-    verdicts: tuple[significance.Verdicts, ...]
-
-    @property
-    def sheets(self) -> tuple[Sheet, ...]:
-        """Accuracy, then what else there is to say about some of the defenses."""
-        return (self.table, *(section.table for section in self.sections))
-
-    @property
-    def matrices(self) -> tuple[Sheet, ...]:
-        """McNemar's p-values."""
-        return tuple(significance.matrix(verdict) for verdict in self.verdicts)
-
-    @property
-    def explanation(self) -> str:
-        """What belongs below the matrices; empty where there are none."""
-        if not self.verdicts:
-            return ""
-        return significance.explanation(self.scores, self.layout, self.verdicts)
-
-
-def _read(
-    records: Sequence[Path],
-    title: str,
-    *,
-    epsilons: Radii | None,
-    row_by: str,
-    counterpart: Counterpart,
-    flags: Flags | None,
-) -> _Read:
-    everything = scores.read(records)
-    wanted = {norm: tuple(radii) for norm, radii in (epsilons or {}).items()}
-    layout = Layout(accuracy.choose_radii(everything, wanted), row_by, counterpart)
-    found = agreement.deployed(everything)
-    sections = (
-        _Section(
-            "Published protocol and adaptive attacks, side by side",
-            gap.gap_sheet(found, layout, f"{title}: published protocol / adaptive / gap"),
-            gap.note(found, layout),
-        ),
-        _Section(
-            "Agreement with the bare classifier's clean prediction",
-            agreement.agreement_sheet(everything, layout, f"{title}: agreement, percent"),
-            agreement.NOTE,
-        ),
-        _Section(
-            "Overpowered attack",
-            overpowered.overpowered_sheet(found, layout, f"{title}: Overpowered attack", flags),
-            overpowered.NOTE,
-        ),
-        _Section(
-            "Accuracy / error / rejection, percent",
-            accuracy.rejection_sheet(
-                found, layout, f"{title}: accuracy / error / rejection, percent"
-            ),
-            _REFUSALS,
-        ),
-        _Section(
-            "Risk at a clean coverage",
-            selective.risk_sheet(found, layout, f"{title}: risk at a clean coverage, percent"),
-            selective.NOTE,
-        ),
-        _Section(
-            "Stochastic defenses: worst and mean case",
-            luck.luck_sheet(found, layout, f"{title}: worst and mean case", luck.read(records)),
-            luck.NOTE,
-        ),
-        _Section(
-            "What the numbers cost",
-            accounting.calls_sheet(found, layout, f"{title}: calls per image"),
-            accounting.NOTE,
-        ),
-    )
-    return _Read(
-        everything,
-        found,
-        layout,
-        accuracy.accuracy_sheet(found, layout, title),
-        tuple(section for section in sections if section.table.columns),
-        significance.verdicts(found, layout),
-    )
-
-
-def _markdown(read: _Read, pictures: Sequence[Path]) -> str:
+def _markdown(read: Account, pictures: Sequence[Path]) -> str:
     caveat = footer.caveat(read.scores)
     parts = [f"# {read.table.title}", f"**{caveat}**" if caveat else ""]
     parts += [sheet.markdown(read.table), LEGEND]
@@ -306,7 +191,10 @@ def _markdown(read: _Read, pictures: Sequence[Path]) -> str:
         parts.append("## Which differences are significant")
     for part in read.matrices:
         parts += [f"{part.title}:", sheet.markdown(part)]
-    parts.append(read.explanation)
+    parts += [read.explanation, "## Diagnostics"]
+    if read.diagnosis.findings:
+        parts.append(sheet.markdown(read.diagnosis.sheet("Diagnostics")))
+    parts.append(read.diagnosis.note)
     images = [path.name for path in pictures if path.suffix == ".svg"]
     if images:
         parts += ["## Figures", *(f"![{name}]({name})" for name in images)]
@@ -314,11 +202,13 @@ def _markdown(read: _Read, pictures: Sequence[Path]) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _latex(read: _Read, stem: str) -> str:
+def _latex(read: Account, stem: str) -> str:
     facts = (footer.caveat(read.scores), footer.summary(read.scores))
     remark = " ".join(f"{fact}." for fact in facts if fact)
     first = sheet.latex(read.table, stem, remark)
-    others = (*read.sheets[1:], *read.matrices)
+    others = [*read.sheets[1:], *read.matrices]
+    if read.diagnosis.findings:
+        others.append(read.diagnosis.sheet(f"{read.table.title}: diagnostics"))
     return "\n".join(
         [first, *(sheet.latex(part, f"{stem}-{i}") for i, part in enumerate(others, start=1))]
     )

@@ -12,6 +12,7 @@ NO_TORCH = (
     *("statistics", "tables", "selective", "risk_figure", "rates", "records", "cells"),
     *("agreement", "gap", "overpowered", "maps", "parquet", "latent_cells", "latent_numbers"),
     *("luck", "bounds", "bounds_figure"),
+    *("diagnostics", "diagnose", "doubts", "probes", "sections"),
 )
 
 
