@@ -129,7 +129,8 @@ def _step(x: Tensor, direction: Tensor, length: float) -> Tensor:
     inside = direction.masked_fill(outward, 0)
     inside = inside / inside.flatten(1).abs().amax(dim=1).clamp_min(ZERO).reshape(-1, 1, 1, 1)
     size = torch.linalg.vector_norm(inside.flatten(1), dim=1).clamp_min(ZERO)
-    return (x + inside * (length / size).reshape(-1, 1, 1, 1)).clamp(0, 1)
+    moved: Tensor = (x + inside * (length / size).reshape(-1, 1, 1, 1)).clamp(0, 1)
+    return moved
 
 
 def _best_of_random(
@@ -139,5 +140,5 @@ def _best_of_random(
     draws = (
         noise_like_rows(child(rng, place), x, x.shape[1:]) for place in range(RANDOM_DIRECTIONS)
     )
-    ends = torch.stack([ahead(_step(x, draw, length)) for draw in draws])
+    ends: Tensor = torch.stack([ahead(_step(x, draw, length)) for draw in draws])
     return ends.amax(dim=0)
