@@ -63,7 +63,7 @@ class Probing:
         A failed one is told at once: the hours that follow would measure nothing.
         """
         attacks = {
-            repr(each.attack): (each.cell.title.split(", ", 1)[1], each.attack)
+            repr(each.attack): (each.cell.title.removeprefix(f"{each.cell.defense}, "), each.attack)
             for each in subjects
             if each.attack is not None and self._lacks(each) and each.not_applicable is None
         }

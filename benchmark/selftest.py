@@ -8,6 +8,7 @@ saturation, Carlini & Wagner 2017). In a linear network the nearest image of ano
 
 import math
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -250,7 +251,7 @@ def _broken(trial: Trial, name: str, device: str) -> Share:
     x, y = ground.x[rows].to(device), ground.y[rows].to(device)
     if not len(x):
         return Share(0, 0)
-    network = ground.networks[name].to(device)
+    network = deepcopy(ground.networks[name]).to(device)
     own = seeding.for_self_test(trial.seed, name, repr(attack))
     candidates = attack(network, x.clone(), y.clone(), (epsilon,), own)
     rng = seeding.for_self_test(trial.seed, name, "judge")

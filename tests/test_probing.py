@@ -333,6 +333,16 @@ def test_a_sweep_keeps_a_probe_of_each_defense_and_attacked_cell_and_makes_none_
     assert len(list(log.iterdir())) == calls
 
 
+def test_a_probe_sees_every_point_beside_its_own_image(tmp_path):
+    path = sweep(replace(PLAN, samples=40), tmp_path)[0][1]
+    frame = records.read([path])
+    broken = (frame["outcome"] == Outcome.WRONG) & (frame["distance_l2"] > 0)
+    probe = probes.of_cell(path.parent, path.stem)
+    assert probe is not None
+    assert 0 < broken.sum() < 40
+    assert probe.untransferred == Share(0, int(broken.sum()))
+
+
 def test_probes_of_a_finished_sweep_are_made_later_without_attacking_it_again(tmp_path):
     paths, _ = sweep(replace(PLAN, preset=TINY), tmp_path)
     before = [path.stat().st_mtime_ns for path in paths]
