@@ -34,6 +34,9 @@ class Attack(ABC):
     norms: ClassVar[tuple[Norm, ...]]
     goal: ClassVar[Goal] = Goal.EVASION
     counts_from_zero: ClassVar[tuple[str, ...]] = ()
+    reach: ClassVar[float] = 2.0
+    """Times the distance to the boundary of a linear network within which the attack must break it
+    (`benchmark.selftest`); infinite for yardsticks, of which nobody expects that."""
 
     norm: Norm
     view: View = field(default_factory=View)

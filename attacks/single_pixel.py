@@ -34,6 +34,7 @@ class SinglePixel(MinimumNormAttack):
     """
 
     norms: ClassVar[tuple[Norm, ...]] = (Norm.L0,)
+    reach: ClassVar[float] = math.inf
 
     norm: Norm = Norm.L0
     max_pixels: int = 100

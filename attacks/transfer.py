@@ -1,5 +1,6 @@
 """True transfer: adversarial examples made on one defense, handed to another (Papernot 2017)."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, final
@@ -33,6 +34,7 @@ class Transfer(Attack):
     """
 
     norms: ClassVar[tuple[Norm, ...]] = (Norm.LINF, Norm.L2)
+    reach: ClassVar[float] = math.inf
 
     crafting: FixedEpsilonAttack
     source: str = "cnn"

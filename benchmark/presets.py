@@ -27,6 +27,9 @@ class Preset:
         attacks: fields that replace those of a registered attack, by attack.
         transfers: pairs of latents at most that a deployed defense is asked about, as often as the
             attack's ``asks`` (`benchmark.latent_pairs`).
+        probed: images of each defense and surviving images of each cell that are probed
+            (`benchmark.probing`); 0 makes no probes and no self-tests.
+        asked: fresh seeds with which a probe asks a stochastic defense about each judged point.
         restarts: PGD restarts by number of colour channels; empty leaves them as registered.
     """
 
@@ -37,6 +40,8 @@ class Preset:
     block: int
     every: int = 1
     transfers: int = 100
+    probed: int = 0
+    asked: int = 2
     defenses: Overrides = field(default_factory=dict)
     by_dataset: Mapping[str, Overrides] = field(default_factory=dict)
     attacks: Overrides = field(default_factory=dict)
@@ -118,6 +123,7 @@ PRESETS: dict[str, Preset] = {
         votes=2,
         block=8,
         transfers=4,
+        probed=2,
         defenses={
             "cnn": {"epochs": 1, "batch_size": 128},
             **_each(_ADVERSARIAL, epochs=1, batch_size=128),
@@ -200,6 +206,8 @@ PRESETS: dict[str, Preset] = {
         votes=3,
         block=100,
         every=2,
+        probed=10,
+        asked=10,
         transfers=40,
         defenses={
             "cnn": {"epochs": 4, "batch_size": 128, "halve_every": 1, "least_updates": 1000},
@@ -328,6 +336,8 @@ PRESETS: dict[str, Preset] = {
         samples=1000,
         votes=10,
         block=50,
+        probed=32,
+        asked=20,
         # Stated for ABS and E-ABS; their ablations get as long, to differ in nothing else.
         by_dataset={**_OBJECTS, "svhn": _each(_SYNTHESIS, epochs=800)},
         restarts={1: 5, 3: 20},

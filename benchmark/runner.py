@@ -21,11 +21,13 @@ from benchmark.datasets import Dataset, test_sample
 from benchmark.judge import Verdict
 from benchmark.own_attacks import described
 from benchmark.presets import Preset
+from benchmark.probing import Probing
 from benchmark.progress import Progress
 from benchmark.records import Outcome
 from benchmark.shelf import REGISTERED, Armed, Shelf
 from benchmark.sources import equip
 from benchmark.storage import require_writable
+from benchmark.subjects import Subject
 from benchmark.work import Unit
 from benchmark.workers import Workers
 
@@ -64,7 +66,7 @@ def sweep(
     progress: Progress,
     shelf: Shelf = REGISTERED,
 ) -> list[Path]:
-    """Compute what is missing of a plan.
+    """Compute what is missing of a plan, and its probes (`benchmark.probing`).
 
     Args:
         results: folder that holds one folder per data set.
@@ -114,13 +116,17 @@ def sweep(
     _require_known_surrogates([attack for _, attack in attacks], armed)
     bench = _Bench(plan, dataset, samples, results, workers, progress)
     clean = [bench.cell(arm, CLEAN) for arm in armed]
-    bench.finish([_Task(cell, arm) for cell, arm in zip(clean, armed, strict=True)], "clean images")
+    images = [Subject(cell, arm) for cell, arm in zip(clean, armed, strict=True)]
+    bench.finish(images, "clean images")
     tasks = [
-        _Task(bench.cell(arm, label, attack, epsilons[attack.norm]), arm, attack, answers)
+        Subject(bench.cell(arm, label, attack, epsilons[attack.norm]), arm, attack, answers)
         for arm, answers in zip(armed, clean, strict=True)
         for label, attack in attacks
     ]
+    probing = bench.probing(source.epsilons)
+    tested = probing.self_tests(tasks)
     bench.finish(tasks, "attacks")
+    probing.finish(images, tasks, tested)
     return [
         records.record_path(results, cell)
         for answers in clean
@@ -151,16 +157,6 @@ def checked_epsilons(
                 f"images' box, got {epsilon:g}; pixels are in [0, 1]"
             )
     return tuple(sorted({float(epsilon) for epsilon in epsilons}))
-
-
-@dataclass(frozen=True, eq=False)
-class _Task:
-    """One cell to be finished; a clean one has no attack and needs no clean answers."""
-
-    cell: Cell
-    armed: Armed
-    attack: Attack | None = None
-    clean: Cell | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,7 +194,20 @@ class _Bench:
             votes=self.plan.preset.votes,
         )
 
-    def finish(self, tasks: Sequence[_Task], label: str) -> None:
+    def probing(self, main: Mapping[Norm, Sequence[float]]) -> Probing:
+        """What is asked beside the accuracy; ``main`` are the data set's main radii."""
+        return Probing(
+            self.dataset,
+            self.plan.preset,
+            main,
+            self.results,
+            self.plan.seed,
+            self.workers,
+            self.progress,
+            self._answers,
+        )
+
+    def finish(self, tasks: Sequence[Subject], label: str) -> None:
         """Compute the missing blocks of some cells and merge those that are complete."""
         open_tasks = [task for task in tasks if not self._finished(task.cell)]
         units = [unit for task in open_tasks for unit in self._units(task)]
@@ -226,10 +235,10 @@ class _Bench:
         shutil.rmtree(records.parts_folder(self.results, cell), ignore_errors=True)
         return True
 
-    def _units(self, task: _Task) -> list[Unit]:
+    def _units(self, task: Subject) -> list[Unit]:
         """The blocks of a cell that no earlier run finished."""
         cell = task.cell
-        reason = _not_applicable(task)
+        reason = task.not_applicable
         if reason is not None:
             metadata = {**self._origin(task), **_NOTHING, "not_applicable": reason}
             records.write(records.record_path(self.results, cell), records.no_rows(), metadata)
@@ -298,7 +307,7 @@ class _Bench:
         if not errors:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def _origin(self, task: _Task) -> dict[str, Any]:
+    def _origin(self, task: Subject) -> dict[str, Any]:
         return {
             **records.describe(task.cell),
             **provenance.origin(self.workers.device),
@@ -316,17 +325,6 @@ _NOTHING: dict[str, Any] = {
     "not_applicable": None,
     "error": None,
 }
-
-
-def _not_applicable(task: _Task) -> str | None:
-    """Why there is nothing to compute: the attack needs what the defense has not."""
-    if task.attack is None:
-        return None
-    defense = task.armed.example
-    surrogate = task.attack.view.surrogate
-    if surrogate is not None and surrogate not in defense.surrogate_names:
-        return f"{task.armed.name} has no surrogate {surrogate!r}"
-    return task.attack.needs(defense)
 
 
 def _require_known_surrogates(attacks: Sequence[Attack], armed: Sequence[Armed]) -> None:

@@ -26,3 +26,14 @@ def for_judge(cell: Cell) -> Generator:
 def for_verification(cell: Cell, repetition: int) -> Generator:
     """Seeds that neither the attack nor the judge ever saw."""
     return generator(seed_from(cell.seed, "verify", cell.dataset, cell.defense, repetition))
+
+
+def for_probe(cell: Cell, *question: object) -> Generator:
+    """Seeds of a question beside the accuracy, each with its own, none of them the cell's."""
+    names = (cell.dataset, cell.defense, cell.attack, cell.surrogate)
+    return generator(seed_from(cell.seed, "probe", *names, *question))
+
+
+def for_self_test(seed: int, *names: object) -> Generator:
+    """Seeds of an attack on a planted network, or of the judge there."""
+    return generator(seed_from(seed, "self-test", *names))

@@ -5,12 +5,12 @@ import re
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -26,6 +26,8 @@ from benchmark.datasets import Batch, Split
 from benchmark.judge import Floats, Ints, Outcomes, Verdict, ask, judge, nobody
 from benchmark.records import Outcome
 from defenses.base import Defense
+
+Result = TypeVar("Result")
 
 
 class Load(Protocol):
@@ -79,15 +81,12 @@ def measure(unit: Unit, device: str, results: Path) -> tuple[str, int]:
     """
     with calm():
         where = own_device(device)
-        defense = _defense(_Key.of(unit, where))
+        defense = loaded(unit.cell, unit.load, where)
         began, before = time.perf_counter(), defense.cost.copy()
-        try:
-            frame, points, calls = _compute(
-                unit, defense, unit.images.batch(np.arange(len(unit)), where)
-            )
-            error = _missing_answers(unit, frame)
-        except Exception:
-            frame, points, calls, error = _failed(unit), None, [], _short_traceback()
+        batch = unit.images.batch(np.arange(len(unit)), where)
+        found, error = attempt(lambda: _compute(unit, defense, batch))
+        frame, points, calls = found or (_failed(unit), None, [])
+        error = error or _missing_answers(unit, frame)
         wall, cost = time.perf_counter() - began, defense.cost - before
     if points is not None:
         clean = unit.images.batch(np.arange(len(unit))).x.numpy()
@@ -103,6 +102,14 @@ def measure(unit: Unit, device: str, results: Path) -> tuple[str, int]:
     }
     records.write(part, frame, {**records.describe(unit.cell), **unit.origin, **own})
     return unit.cell.id, len(unit)
+
+
+def attempt(compute: Callable[[], Result]) -> tuple[Result | None, str | None]:
+    """What is computed, or the traceback of why not: a faulty defense ends no sweep."""
+    try:
+        return compute(), None
+    except Exception:
+        return None, _short_traceback()
 
 
 @contextmanager
@@ -262,11 +269,13 @@ class _Key:
     load: Load = field(compare=False)
 
     @classmethod
-    def of(cls, unit: Unit, device: str) -> "_Key":
-        cell = unit.cell
-        return cls(
-            cell.dataset, cell.defense, cell.defense_repr, cell.weights_digest, device, unit.load
-        )
+    def of(cls, cell: Cell, load: Load, device: str) -> "_Key":
+        return cls(cell.dataset, cell.defense, cell.defense_repr, cell.weights_digest, device, load)
+
+
+def loaded(cell: Cell, load: Load, device: str) -> Defense:
+    """The trained defense of a cell on a device; the one asked for last stays in memory."""
+    return _defense(_Key.of(cell, load, device))
 
 
 @lru_cache(maxsize=1)

@@ -1,5 +1,6 @@
 """Attacks that see decisions only, run by Foolbox: repeated noise and the Boundary attack."""
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar, TypeVar, final
 
@@ -37,6 +38,7 @@ class AdditiveNoise(FixedEpsilonAttack):
     """
 
     norms: ClassVar[tuple[Norm, ...]] = (Norm.L2, Norm.LINF)
+    reach: ClassVar[float] = math.inf
 
     repeats: int = 100
 
@@ -81,6 +83,7 @@ class Boundary(MinimumNormAttack):
     """
 
     norms: ClassVar[tuple[Norm, ...]] = (Norm.L2,)
+    reach: ClassVar[float] = 10.0
 
     norm: Norm = Norm.L2
     steps: int = 100_000

@@ -184,6 +184,7 @@ class PGDEstimated(FixedEpsilonAttack):
     """
 
     norms: ClassVar[tuple[Norm, ...]] = (Norm.LINF,)
+    reach: ClassVar[float] = 10.0
 
     norm: Norm = Norm.LINF
     steps: int = 50
