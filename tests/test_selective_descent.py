@@ -176,6 +176,24 @@ def test_only_images_that_the_defense_accepts_as_their_class_are_matched():
     assert torch.equal(kept.labels, bank.labels[2:])
 
 
+def test_a_refused_image_is_no_aim_however_near_it_is():
+    defense, x = Mixture(**LOOSE), images(1)
+    y = labels(defense, x)
+    bank, wanted = bank_of(defense), (y + 1) % 4
+    spoilt = dataclasses.replace(bank, images=bank.images.clone(), labels=bank.labels.clone())
+    own = (bank.labels == wanted).nonzero().squeeze(1)
+    spoilt.images[own[0]] = (x[0] * 255).to(torch.uint8)  # of another class, for the defense
+    kept = (torch.arange(len(bank.labels)) != own[0]).nonzero().squeeze(1)
+    without = dataclasses.replace(bank, images=bank.images[kept], labels=bank.labels[kept])
+    points = (x + 0.05).requires_grad_()
+    slopes = [
+        attack_of("feature-matching-l2", bank=each).slope(defense, x, wanted)
+        for each in (spoilt, without)
+    ]
+    one, other = (slope(points, torch.arange(1))[1] for slope in slopes)
+    assert torch.equal(one, other)
+
+
 def test_feature_matching_names_what_a_defense_lacks():
     class Hidden(Mixture):
         embed = None
