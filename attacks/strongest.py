@@ -182,15 +182,16 @@ class Strongest(Attack):
 
     def informed(self, bank: Bank) -> "Strongest":
         """See `InformedByExamples`."""
-        return replace(
-            self,
-            members=tuple(
-                Member(name, attack.informed(bank))
-                if isinstance(attack, InformedByExamples)
-                else Member(name, attack)
-                for name, attack in self.members
-            ),
+        return self.each(
+            lambda attack: (
+                attack.informed(bank) if isinstance(attack, InformedByExamples) else attack
+            )
         )
+
+    def each(self, change: Callable[[Attack], Attack]) -> "Strongest":
+        """The same ensemble, every member changed."""
+        changed = tuple(Member(name, change(attack)) for name, attack in self.members)
+        return replace(self, members=changed)
 
     def against(self, defense: Defense) -> Iterator[Member]:
         """The members that attack this defense, in order.

@@ -1,7 +1,8 @@
 """How far the number of one finished cell holds when something about its attack changes."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from attacks.evasion import evasion_logits, lead
 from attacks.fixed_epsilon import FixedEpsilonAttack
 from attacks.goals import Goal
 from attacks.minimum_norm import MinimumNormAttack
+from attacks.strongest import Strongest
 from attacks.threat import Norm
 from benchmark.cells import Cell
 from benchmark.datasets import Split
@@ -125,21 +127,37 @@ def _probe(doubt: CellDoubt, device: str) -> CellProbe:
 def doubled(attack: Attack, *, stochastic: bool) -> dict[str, Attack]:
     """The attack with one budget doubled, for each that it has, by name.
 
+    An ensemble doubles it in every member that has it.
+
     Args:
         stochastic: the defense draws lots, so that EOT samples are a budget.
     """
-    if not isinstance(attack, FixedEpsilonAttack | MinimumNormAttack):
-        return {}
-    budgets = {each.name: getattr(attack, each.name) for each in fields(attack)}
-    found: dict[str, Attack] = {}
-    for name in BUDGETS:
-        if budgets.get(name):
-            change: dict[str, Any] = {name: 2 * budgets[name]}
-            found[name] = replace(attack, **change)
+    changes: dict[str, Callable[[Attack], Attack]] = {
+        name: partial(_with_twice, name) for name in BUDGETS
+    }
     if stochastic:
-        view = replace(attack.view, samples=2 * attack.view.samples)
-        found[EOT] = replace(attack, view=view)
+        changes[EOT] = _with_twice_the_views
+    found: dict[str, Attack] = {}
+    for name, change in changes.items():
+        twice = attack.each(change) if isinstance(attack, Strongest) else change(attack)
+        if twice != attack:
+            found[name] = twice
     return found
+
+
+def _with_twice(name: str, attack: Attack) -> Attack:
+    """The attack with twice as much of a budget; as it is where it has none of that name."""
+    budgets = {each.name: getattr(attack, each.name) for each in fields(attack)}
+    if not isinstance(attack, FixedEpsilonAttack | MinimumNormAttack) or not budgets.get(name):
+        return attack
+    change: dict[str, Any] = {name: 2 * budgets[name]}
+    return replace(attack, **change)
+
+
+def _with_twice_the_views(attack: Attack) -> Attack:
+    if not isinstance(attack, FixedEpsilonAttack | MinimumNormAttack):
+        return attack
+    return replace(attack, view=replace(attack.view, samples=2 * attack.view.samples))
 
 
 def _rounded(doubt: CellDoubt, defense: Defense, device: str) -> Share:
