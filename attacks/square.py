@@ -42,6 +42,7 @@ class Square(FixedEpsilonAttack):
     """
 
     norms: ClassVar[tuple[Norm, ...]] = (Norm.LINF, Norm.L2)
+    reach: ClassVar[float] = 10.0
 
     queries: int = 20_000
     initial_share: float = 0.8

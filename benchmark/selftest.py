@@ -21,17 +21,13 @@ from attacks.threat import Norm
 from benchmark import seeding
 from benchmark.datasets import Dataset, Split
 from benchmark.judge import Ints, ask, judge
-from benchmark.probes import MASKED, UNDEFENDED, Share
+from benchmark.probes import ENOUGH, MASKED, UNDEFENDED, Share
 from benchmark.records import Outcome
 from benchmark.work import attempt, calm, own_device
 from defenses.base import Decision, Defense, Surrogate, accepts_all, never_rejects
 
 IMAGES = 16
 """Images of a self-test."""
-
-ENOUGH = 0.5
-"""Share of them that a valid attack breaks. DeepFool, which knows no box, misses a third of digits'
-images within twice the distance; attacks that do not work miss nearly all."""
 
 _SATURATED = 1e4
 _RIDGE = 1e-2

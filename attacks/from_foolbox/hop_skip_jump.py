@@ -42,6 +42,7 @@ class HopSkipJump(MinimumNormAttack):
     """
 
     norms: ClassVar[tuple[Norm, ...]] = (Norm.L2, Norm.LINF)
+    reach: ClassVar[float] = 10.0
 
     steps: int = 64
     initial_gradient_eval_steps: int = 100

@@ -5,11 +5,9 @@ from collections.abc import Iterator
 
 from benchmark.diagnostics.evidence import Evidence, Kind, ProbedCell, kind
 from benchmark.diagnostics.finding import EVERY_RADIUS, Seen, Severity
-from benchmark.probes import MASKED, UNDEFENDED, Share
+from benchmark.probes import ENOUGH, MASKED, UNDEFENDED, Share
 from benchmark.statistics import wilson
 
-BREAKS_PLANTED = 0.9
-"""Share of a planted network's images that an attack must break; it could break all of them."""
 FEWEST_POINTS = 4
 """A share of fewer points says nothing."""
 MANY_ROUNDED = 0.25
@@ -35,7 +33,7 @@ def attack_invalid(evidence: Evidence) -> Iterator[Seen | None]:
         failed = [
             f"{share.hits} of {share.of} images of {_PLANTED.get(planted, planted)}"
             for planted, share in tested.items()
-            if share.of and _rate(share) < BREAKS_PLANTED
+            if share.of and _rate(share) < ENOUGH
         ]
         if not any(share.of for share in tested.values()):
             continue
