@@ -26,6 +26,8 @@ def accuracies(scores: Scores, layout: Layout) -> Tables:
 
 def rejections(scores: Scores, layout: Layout) -> Tables:
     """Accuracy / error / rejection, likewise; empty where nothing rejects."""
+    if not scores.rejecting:
+        return Tables((), ())
     return turned(accuracy.rejection_sheet(scores, layout, ""), "rejection")
 
 

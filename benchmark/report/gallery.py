@@ -79,11 +79,19 @@ class Wall:
 
 
 @dataclass(frozen=True)
+class _Source:
+    """A record with its cell and the key of its attack."""
+
+    path: Path
+    cell: Cell
+    key: str
+
+
+@dataclass(frozen=True)
 class _Choice:
     """A judged point that is to be shown."""
 
-    cell: Cell
-    key: str
+    source: _Source
     row: "pd.Series[float]"
 
 
@@ -99,7 +107,7 @@ def gallery(
     walls, left = [], MOST_BYTES
     for defense in scores.defenses:
         cells = [
-            (path, metadata["attack_key"])
+            _Source(path, records.cell_of(metadata), metadata["attack_key"])
             for path, metadata in zip(paths, scores.metadata, strict=True)
             if metadata["defense_key"] == defense
             and metadata["norm"]
@@ -118,17 +126,18 @@ _FULL = "left out to keep the page small"
 
 
 def _wall(
-    defense: str, cells: Sequence[tuple[Path, str]], layout: Layout, pool: Pool | None
+    defense: str, cells: Sequence[_Source], layout: Layout, pool: Pool | None
 ) -> Wall:
     if pool is None:
         return Wall(defense, (), "the data set's files are not on this machine")
-    kept = [(path, key) for path, key in cells if _has_points(path)]
+    kept = [
+        source for source in cells if any(examples.examples_folder(source.cell).glob("*"))
+    ]
     if not kept:
         return Wall(defense, (), "the judged points are not in this machine's cache")
-    choices = list(_choose(kept, layout))
     tiles = []
-    for choice in choices:
-        if choice.cell.dataset_digest != pool.digest:
+    for choice in _choose(kept, layout):
+        if choice.source.cell.dataset_digest != pool.digest:
             return Wall(defense, (), "the data set on this machine is not the one of the records")
         try:
             tiles.append(_tile(choice, pool))
@@ -138,17 +147,12 @@ def _wall(
     return Wall(defense, tuple(tiles), reason)
 
 
-def _has_points(path: Path) -> bool:
-    cell = records.cell_of(records.provenance(path))
-    return any(examples.examples_folder(cell).glob("*.safetensors"))
-
-
-def _choose(cells: Sequence[tuple[Path, str]], layout: Layout) -> Iterator[_Choice]:
+def _choose(cells: Sequence[_Source], layout: Layout) -> Iterator[_Choice]:
     """Points of each verdict, of different norms and attacks and images where there are any."""
     frames = []
-    for place, (path, _) in enumerate(cells):
-        frame = records.load(path)[0]
-        radii = [radius for norm, found in layout.radii.items() for radius in found if norm]
+    radii = [radius for found in layout.radii.values() for radius in found]
+    for place, source in enumerate(cells):
+        frame = records.load(source.path)[0]
         right = (frame["clean_class"] == frame["label"]) & ~frame["clean_rejected"]
         moved = frame["distance_l2"] > 0
         frames.append(frame[right & moved & frame["epsilon"].isin(radii)].assign(place=place))
@@ -161,13 +165,12 @@ def _choose(cells: Sequence[tuple[Path, str]], layout: Layout) -> Iterator[_Choi
         varied = pd.concat([rows.drop_duplicates("norm"), rows.drop_duplicates("place"), rows])
         varied = varied[~varied.index.duplicated()].drop_duplicates("sample").head(quota)
         for _, row in varied.iterrows():
-            path, key = cells[int(row["place"])]
             shown.add(int(row["sample"]))
-            yield _Choice(records.cell_of(records.provenance(path)), key, row)
+            yield _Choice(cells[int(row["place"])], row)
 
 
 def _tile(choice: _Choice, pool: Pool) -> Tile:
-    row, cell = choice.row, choice.cell
+    row, cell, key = choice.row, choice.source.cell, choice.source.key
     sample, epsilon = int(row["sample"]), float(row["epsilon"])
     image, point = _pair(cell, pool, sample, epsilon)
     change, factor = pictures.amplified(point - image)
@@ -181,12 +184,12 @@ def _tile(choice: _Choice, pool: Pool) -> Tile:
         View(
             f"change × {factor:.3g}",
             pictures.uri(change),
-            f"perturbation of {where} by {choice.key}, {ball}, amplified {factor:.3g} times",
+            f"perturbation of {where} by {key}, {ball}, amplified {factor:.3g} times",
         ),
         View("point", pictures.uri(point), f"{where} attacked, answered {after}, {verdict}"),
     )
     distance = f"L2 {row['distance_l2']:.3g}, Linf {row['distance_linf']:.3g}"
-    return Tile(choice.key, ball, sample, before, after, verdict, distance, views)
+    return Tile(key, ball, sample, before, after, verdict, distance, views)
 
 
 def _pair(

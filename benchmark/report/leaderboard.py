@@ -70,6 +70,7 @@ def worst_of_run(
 def _rows(
     scores: Scores, layout: Layout, norm: str, epsilon: float, notes: Footnotes
 ) -> Iterator[Row]:
+    both = {each.defense: each for each in gap.sides(scores, layout) if _at(each, norm, epsilon)}
     for defense in scores.defenses:
         oblivious, adaptive = gap.protocols(scores, defense, norm)
         seen, _ = worst_of_run(scores, defense, oblivious, norm, epsilon)
@@ -77,7 +78,6 @@ def _rows(
         if not (seen.n or adapted.n):
             continue
         remarks = [f"not run: {', '.join(missing)}"] if missing and adapted.n else []
-        both = {each.defense: each for each in gap.sides(scores, layout) if _at(each, norm, epsilon)}
         side = both.get(defense)
         printed = _printed(scores, layout, defense, norm, epsilon)
         yield Row(

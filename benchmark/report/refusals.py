@@ -4,12 +4,17 @@ from collections.abc import Mapping
 from typing import Any
 
 import altair as alt
+import numpy as np
+import pandas as pd
 
 from benchmark import selective
 from benchmark.accuracy import Layout
 from benchmark.report import charts
 from benchmark.report.charts import Chart, Look
 from benchmark.scores import Scores
+
+MOST_POINTS = 200
+"""Of each drawn curve; thousands would only make the page large."""
 
 NOTE = (
     "Risk is the share of errors among the accepted images. Large markers are the deployed "
@@ -31,11 +36,10 @@ def risks(scores: Scores, layout: Layout, series: Mapping[str, Look]) -> tuple[C
             continue
         names = [str(name) for name in dict.fromkeys(here["defense"])]
         shown = {name: series[name] for name in names}
-        values: list[dict[str, Any]] = [
-            {"defense": str(name), "coverage": float(coverage), "risk": float(risk)}
-            for name, coverage, risk in zip(
-                here["defense"], here["coverage"], here["risk"], strict=True
-            )
+        values = [
+            {"defense": name, **point}
+            for name in names
+            for point in _thinned(here.loc[here["defense"] == name, ["coverage", "risk"]])
         ]
         deployed = []
         for name in names:
@@ -47,6 +51,16 @@ def risks(scores: Scores, layout: Layout, series: Mapping[str, Look]) -> tuple[C
         spec = _spec(values, deployed, shown, caption)
         found.append(Chart(f"risk-{len(found)}", caption, spec, shown))
     return tuple(found)
+
+
+def _thinned(curve: pd.DataFrame) -> list[dict[str, float]]:
+    """At most `MOST_POINTS` points of a curve, both ends among them."""
+    places = np.unique(np.linspace(0, len(curve) - 1, MOST_POINTS).round().astype(int))
+    chosen = curve.iloc[places]
+    return [
+        {"coverage": float(coverage), "risk": float(risk)}
+        for coverage, risk in zip(chosen["coverage"], chosen["risk"], strict=True)
+    ]
 
 
 def _spec(
