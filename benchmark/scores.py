@@ -6,7 +6,7 @@ other weights or other budgets stand beside each other and are never mixed.
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -244,10 +244,10 @@ class Scores:
         return self._by_ball.get((defense, norm, epsilon), self.outcomes.iloc[:0])
 
     @cached_property
-    def _by_ball(self) -> dict[tuple[str, str, float], pd.DataFrame]:
+    def _by_ball(self) -> dict[Hashable, pd.DataFrame]:
         """The outcomes apart by defense, norm and epsilon: a table asks for them many times."""
         apart = self.outcomes.groupby(["defense", "norm", "epsilon"], sort=False)
-        return {(str(key[0]), str(key[1]), float(key[2])): rows for key, rows in apart}
+        return dict(iter(apart))
 
     def _worst_severity(self, rows: pd.DataFrame) -> "pd.Series[int]":
         per_attack = rows.groupby("attack", sort=False)["sample"]

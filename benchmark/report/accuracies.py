@@ -39,16 +39,14 @@ def turned(sheet: Sheet, name: str) -> Tables:
     if not sheet.columns:
         return Tables((), ())
     first, blocks = _blocks(sheet)
-    found = []
-    for title, lines in blocks or [("Clean images", ())]:
+    found: list[Table] = []
+    for title, lines in blocks or [("Clean images", [])]:
         columns = [Column("Defense", numeric=False), *(Column(x.label) for x in (*first, *lines))]
         rows = []
         for place, defense in enumerate(sheet.columns):
             measured = any(line.entries[place].text not in _ABSENT for line in lines or first)
             if measured:
-                fields: list[Field] = [
-                    of_entry(line.entries[place]) for line in (*first, *lines)
-                ]
+                fields: list[Field] = [of_entry(line.entries[place]) for line in (*first, *lines)]
                 rows.append(Row((heading(defense), *fields)))
         if rows:
             table_name = f"{name}-{len(found)}"

@@ -137,7 +137,10 @@ def still(spec: Mapping[str, Any], name: str) -> str:
     return re.sub(r"url\(#", f"url(#{name}-", svg)
 
 
+_OPENED = "window.vegaEmbed = vegaEmbed;"
+
+
 @cache
 def program() -> str:
     """Vega, Vega-Lite and Vega-Embed as one script; it loads nothing."""
-    return str(vl_convert.javascript_bundle(vl_version=VERSION))
+    return str(vl_convert.javascript_bundle(_OPENED, vl_version=VERSION))

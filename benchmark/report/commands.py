@@ -45,5 +45,7 @@ def line(metadata: Mapping[str, Any]) -> str:
         "seed": metadata["seed"],
         "preset": metadata["preset"],
     }
-    words = [f"--{name} {shlex.quote(str(value))}" for name, value in options.items() if value != ""]
+    words = [
+        f"--{name} {shlex.quote(str(value))}" for name, value in options.items() if value != ""
+    ]
     return f"python -m benchmark.run {' '.join(words)}"

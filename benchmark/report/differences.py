@@ -14,6 +14,9 @@ from benchmark.statistics import ALPHA
 MOST_PAIRS = 8
 """Pairs that a sentence names before it only counts."""
 
+_LEFT_OUT = "Without a number, so not compared:"
+"""How the part of the explanation begins that grows with the table."""
+
 _SHADES = ((0.01, "p-strong"), (0.05, "p-some"), (0.2, "p-weak"))
 """Holm's p-value up to which a field has which shade."""
 
@@ -28,10 +31,15 @@ class Map:
 
 @dataclass(frozen=True)
 class Differences:
-    """All maps of a group, and how to read them; empty where there is nothing to compare."""
+    """All maps of a group, and how to read them; empty where there is nothing to compare.
+
+    Args:
+        left_out: what has no worst case over all attacks.
+    """
 
     maps: tuple[Map, ...]
     explanation: str
+    left_out: str
 
 
 def differences(scores: Scores, layout: Layout) -> Differences:
@@ -41,7 +49,9 @@ def differences(scores: Scores, layout: Layout) -> Differences:
         Map(_table(verdict, f"mcnemar-{i}"), sentence(verdict, scores.n))
         for i, verdict in enumerate(found)
     )
-    return Differences(maps, significance.explanation(scores, layout, found) if found else "")
+    text = significance.explanation(scores, layout, found) if found else ""
+    explanation, said, left_out = text.partition(_LEFT_OUT)
+    return Differences(maps, explanation.strip(), said + left_out)
 
 
 def sentence(verdict: Verdicts, n: int) -> str:
@@ -55,7 +65,7 @@ def sentence(verdict: Verdicts, n: int) -> str:
     if not alike:
         return f"{ball}: at n = {n} every pair can be told apart by {verdict.compared}."
     named = list(islice(alike, MOST_PAIRS))
-    more = f"; and {len(alike) - len(named)} more pairs" if len(alike) > len(named) else ""
+    more = f"; and {len(alike) - len(named)} more" if len(alike) > len(named) else ""
     return (
         f"{ball}: cannot tell apart at n = {n} by {verdict.compared} "
         f"({len(alike)} of {len(verdict.comparisons)} pairs): {'; '.join(named)}{more}."

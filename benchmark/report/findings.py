@@ -79,9 +79,7 @@ class Diagnosis:
     defenses: int
 
 
-def diagnosis(
-    scores: Scores, layout: Layout, folder: Path, diagnose: Diagnose | None
-) -> Diagnosis:
+def diagnosis(scores: Scores, layout: Layout, folder: Path, diagnose: Diagnose | None) -> Diagnosis:
     """Apply the rules, and count the probes.
 
     Args:

@@ -125,14 +125,10 @@ def gallery(
 _FULL = "left out to keep the page small"
 
 
-def _wall(
-    defense: str, cells: Sequence[_Source], layout: Layout, pool: Pool | None
-) -> Wall:
+def _wall(defense: str, cells: Sequence[_Source], layout: Layout, pool: Pool | None) -> Wall:
     if pool is None:
         return Wall(defense, (), "the data set's files are not on this machine")
-    kept = [
-        source for source in cells if any(examples.examples_folder(source.cell).glob("*"))
-    ]
+    kept = [source for source in cells if any(examples.examples_folder(source.cell).glob("*"))]
     if not kept:
         return Wall(defense, (), "the judged points are not in this machine's cache")
     tiles = []

@@ -10,8 +10,8 @@ from benchmark.scores import AGREEMENT, Score, Scores, split_key
 from benchmark.sheet import Footnotes
 
 NOTE = (
-    "Published is what the paper printed for the worst of its attacks at this radius, or the lowest "
-    "that it printed for one of ours. Oblivious attacks see the classifier inside the defense; "
+    "Published is what the paper printed for the worst of its attacks at this radius, or the "
+    "lowest that it printed for one of ours. Oblivious attacks see the classifier inside the defense; "
     "adaptive ones go through the whole defense. Both are per-sample worst cases. Gap: oblivious "
     "minus adaptive, in points, or, where nobody attacked the classifier alone, published minus "
     "adaptive. A number after ≤ misses attacks that others faced, so the defense may be weaker."
@@ -42,7 +42,7 @@ class _Printed:
 
 def board(scores: Scores, layout: Layout) -> Board:
     """One table per ball of the layout; a defense that nobody attacked there has no row."""
-    notes, tables = Footnotes(), []
+    notes, tables = Footnotes(), list[Table]()
     for norm, radii in layout.radii.items():
         for epsilon in radii:
             rows = tuple(_rows(scores, layout, norm, epsilon, notes))
@@ -115,9 +115,7 @@ def _published(printed: _Printed | None) -> Field:
     return Field(f"{printed.value:g}", aside=f"{metric}{printed.source}", order=printed.value)
 
 
-def _gap(
-    side: gap.Sides | None, seen: Score, adapted: Score, printed: _Printed | None
-) -> Field:
+def _gap(side: gap.Sides | None, seen: Score, adapted: Score, printed: _Printed | None) -> Field:
     if not adapted.measured:
         return Field("—")
     if side is not None and side.gap is not None:

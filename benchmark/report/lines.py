@@ -1,6 +1,5 @@
 """Accuracy against epsilon: a chart per norm, with intervals, for defenses with a sweep."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,7 +7,6 @@ import altair as alt
 
 from benchmark import curves
 from benchmark.accuracy import NORM_NAMES, radius_text
-from benchmark.published import ALL
 from benchmark.report import charts
 from benchmark.report.charts import Chart, Look
 from benchmark.report.grid import Column, Field, Row, Table, heading
@@ -18,26 +16,53 @@ from benchmark.scores import Scores
 def lines(scores: Scores, series: Mapping[str, Look]) -> tuple[Chart, ...]:
     """The worst case per norm from the clean accuracy on; nothing for norms with one radius.
 
-    A point where an attack is missing has no number, and its line a hole.
+    A defense's line is over the attacks that were run on it at most radii, the same at each, so
+    that no line rises because an attack is missing.
     """
-    points = curves.points(scores)
     found = []
-    for norm, frame in points[points["attack"] == ALL].groupby("norm", sort=False):
-        rows: list[dict[str, Any]] = [
-            {str(key): _plain(value) for key, value in row.items()}
-            for row in frame[["defense", "epsilon", "n", "accuracy", "low", "high"]].to_dict(
-                "records"
-            )
-        ]
+    for norm in scores.attacks:
+        rows = [row for defense in scores.defenses for row in _swept(scores, defense, norm)]
+        if norm not in curves.AXIS or not rows:
+            continue
         shown = {name: series[name] for name in dict.fromkeys(row["defense"] for row in rows)}
-        name = NORM_NAMES[str(norm)]
+        name = NORM_NAMES[norm]
         caption = (
-            f"Accuracy under the worst of the {name} attacks against their radius, "
-            f"with 95 % Wilson intervals, n = {scores.n}"
+            f"Accuracy under the worst of the {name} attacks swept on each defense against their "
+            f"radius, with 95 % Wilson intervals, n = {scores.n}"
         )
-        spec = _spec(rows, shown, curves.AXIS[str(norm)], caption)
-        found.append(Chart(f"curve-{norm}", caption, spec, shown, _table(rows, str(norm))))
+        spec = _spec(rows, shown, curves.AXIS[norm], caption)
+        found.append(Chart(f"curve-{norm}", caption, spec, shown, _table(rows, norm)))
     return tuple(found)
+
+
+def _swept(scores: Scores, defense: str, norm: str) -> list[dict[str, Any]]:
+    """The points of one line; none where no attack was swept."""
+    run: dict[tuple[float, ...], list[str]] = {}
+    for attack in scores.attacks[norm]:
+        radii = tuple(
+            radius
+            for radius in scores.radii(norm)
+            if scores.score(defense, attack, norm, radius).measured
+        )
+        run.setdefault(radii, []).append(attack)
+    radii = max(run, key=lambda each: (len(each), len(run[each])))
+    if len(radii) < curves.FEWEST_RADII:
+        return []
+    attacks = [attack for each, names in run.items() if set(radii) <= set(each) for attack in names]
+    points = [(radius, scores.worst(defense, norm, radius, attacks)) for radius in radii]
+    return [
+        {
+            "defense": defense,
+            "epsilon": radius,
+            "n": score.n,
+            "accuracy": round(score.accuracy, 4),
+            "low": round(score.interval[0], 4),
+            "high": round(score.interval[1], 4),
+            "attacks": ", ".join(attacks) if radius else "none",
+        }
+        for radius, score in [(0.0, scores.clean(defense)), *points]
+        if score.measured
+    ]
 
 
 def _spec(
@@ -51,6 +76,7 @@ def _spec(
         alt.Tooltip("low:Q", format=".1f"),
         alt.Tooltip("high:Q", format=".1f"),
         alt.Tooltip("n:Q"),
+        alt.Tooltip("attacks:N"),
     ]
     empty = charts.base(rows, series).encode(x=alt.X("epsilon:Q", title=axis))
     band = empty.mark_area(strokeWidth=0).encode(
@@ -70,26 +96,21 @@ def _spec(
 
 def _table(rows: list[dict[str, Any]], norm: str) -> Table:
     """The points of the chart."""
-    columns = (Column("Defense", numeric=False), Column("Epsilon"), Column("Accuracy, %"))
+    heads = {"Defense": False, "Epsilon": True, "Accuracy, %": True, "Attacks": False}
+    columns = tuple(Column(name, numeric) for name, numeric in heads.items())
     fields = [
         Row(
             (
                 heading(row["defense"]),
                 Field(radius_text(row["epsilon"]), order=row["epsilon"]),
-                Field("—")
-                if row["accuracy"] is None
-                else Field(
+                Field(
                     f"{row['accuracy']:.1f}",
                     f"[{row['low']:.1f}, {row['high']:.1f}]",
                     order=row["accuracy"],
                 ),
+                heading(row["attacks"]),
             )
         )
         for row in rows
     ]
     return Table(f"points-{norm}", f"{NORM_NAMES[norm]} curve in numbers", columns, tuple(fields))
-
-
-def _plain(value: Any) -> Any:
-    """JSON has no NaN."""
-    return None if isinstance(value, float) and math.isnan(value) else value

@@ -66,7 +66,9 @@ def origin(scores: Scores) -> Origin:
     )
     return Origin(
         facts,
-        Table("weights", "Defenses and their weights", _heads("Defense", "Weights", "Recipe"), weights),
+        Table(
+            "weights", "Defenses and their weights", _heads("Defense", "Weights", "Recipe"), weights
+        ),
         Table("attacks", "Attacks", _heads("Attack", "Configuration"), attacks),
         failures,
     )

@@ -60,8 +60,10 @@ class Section:
 
     name: str
     title: str
-    summary: str
-    n: int
+    stem: str
+    cells: int
+    defenses: int
+    votes: int
     board: Board
     accuracies: Tables
     rejections: Tables
@@ -102,21 +104,25 @@ def render(found: Found, dataset: str, sources: Sources, preset: str = "") -> st
         "style-src 'unsafe-inline'; script-src 'unsafe-eval' "
         f"{_hash(program)} {_hash(behaviour)}"
     )
-    return _environment().get_template("report.html.j2").render(
-        dataset=dataset,
-        sections=sections,
-        caveats=list(caveats),
-        bounds=pictures,
-        left_out=found.left_out,
-        leaderboard_note=NOTE,
-        risk_note=refusals.NOTE,
-        table_note=selective.NOTE.replace("*", "").replace("`", ""),
-        largest_side=LARGEST_SIDE,
-        policy=policy,
-        style=_text("report.css"),
-        program=program,
-        behaviour=behaviour,
-        still=charts.still,
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            dataset=dataset,
+            sections=sections,
+            caveats=list(caveats),
+            bounds=pictures,
+            left_out=found.left_out,
+            leaderboard_note=NOTE,
+            risk_note=refusals.NOTE,
+            table_note=selective.NOTE.replace("*", "").replace("`", ""),
+            largest_side=LARGEST_SIDE,
+            policy=policy,
+            style=_text("report.css"),
+            program=program,
+            behaviour=behaviour,
+            still=charts.still,
+        )
     )
 
 
@@ -135,8 +141,10 @@ def section(group: Group, name: str, sources: Sources) -> Section:
     return Section(
         name=name,
         title=f"Preset {group.preset}, {everything.n} samples, seed {first['seed']}",
-        summary=footer.summary(everything),
-        n=everything.n,
+        stem=group.stem,
+        cells=len(group.records),
+        defenses=len(everything.defenses),
+        votes=int(first["votes"]),
         board=board(deployed, layout),
         accuracies=accuracies(deployed, layout),
         rejections=rejections(deployed, layout),
@@ -145,9 +153,7 @@ def section(group: Group, name: str, sources: Sources) -> Section:
         risks=refusals.risks(deployed, layout, series),
         risk_tables=turned(sheet, "risk-numbers"),
         gallery=gallery(group.records, deployed, layout, sources.pool),
-        diagnosis=diagnosis(
-            everything, layout, sources.folder / "records", sources.diagnose
-        ),
+        diagnosis=diagnosis(everything, layout, sources.folder / "records", sources.diagnose),
         costs=accounting.costs(everything),
         reproduction=accounting.reproduction(everything),
         origin=origin(everything),

@@ -29,7 +29,7 @@ def uri(picture: Picture) -> str:
 
 
 def amplified(change: Picture) -> tuple[Picture, float]:
-    """A perturbation around middle grey, and the factor that makes its largest pixel black or white.
+    """A perturbation around grey, and the factor that makes its largest pixel black or white.
 
     Args:
         change: (C, H, W) point minus image.

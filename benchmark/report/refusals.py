@@ -28,7 +28,7 @@ def risks(scores: Scores, layout: Layout, series: Mapping[str, Look]) -> tuple[C
     if whole.empty:
         return ()
     last = {norm: radii[-1] for norm, radii in layout.radii.items()}
-    found = []
+    found: list[Chart] = []
     for row in selective.shown(scores, layout):
         same = (whole["norm"] == row.norm) & (whole["epsilon"] == row.epsilon)
         here = whole[same & (whole["attack"] == row.attack)]
@@ -84,9 +84,7 @@ def _spec(
     dots = (
         charts.base(deployed, series)
         .mark_point(filled=True, size=130)
-        .encode(
-            x=x, y=y, shape=charts.shapes(series), tooltip=tip, opacity=charts.faded(1, 0.12)
-        )
+        .encode(x=x, y=y, shape=charts.shapes(series), tooltip=tip, opacity=charts.faded(1, 0.12))
     )
     hover = (
         charts.base(values, series)
