@@ -11,6 +11,7 @@ PACKAGES = ("attacks", "benchmark", "defenses")
 NO_TORCH = (
     *("statistics", "tables", "selective", "risk_figure", "rates", "records", "cells"),
     *("agreement", "gap", "overpowered", "maps", "parquet", "latent_cells", "latent_numbers"),
+    "report.page",
 )
 
 

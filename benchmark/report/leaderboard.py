@@ -11,10 +11,11 @@ from benchmark.sheet import Footnotes
 
 NOTE = (
     "Published is what the paper printed for the worst of its attacks at this radius, or the "
-    "lowest that it printed for one of ours. Oblivious attacks see the classifier inside the defense; "
-    "adaptive ones go through the whole defense. Both are per-sample worst cases. Gap: oblivious "
-    "minus adaptive, in points, or, where nobody attacked the classifier alone, published minus "
-    "adaptive. A number after ≤ misses attacks that others faced, so the defense may be weaker."
+    "lowest that it printed for one of ours. Oblivious attacks see the classifier inside the "
+    "defense; adaptive ones go through the whole defense. Both are per-sample worst cases. Gap: "
+    "oblivious minus adaptive, in points, or, where nobody attacked the classifier alone, "
+    "published minus adaptive. A number after ≤ misses attacks that others faced, so the defense "
+    "may be weaker."
 )
 
 _COLUMNS = (
