@@ -9,11 +9,14 @@ DEFENSE ?= cnn,adv_linf,adv_l2,abs,eabs
 ATTACK  ?= all_linf,all_l2
 PRESET  ?= quick
 
-.PHONY: bench test check install perf clean
+.PHONY: bench report test check install perf clean
 .DEFAULT_GOAL := bench
 
 bench: install  ## train what is missing, attack it, print and write the tables
 	$(RUN) -m benchmark.run --dataset $(DATASET) --defense $(DEFENSE) --attack $(ATTACK) --preset $(PRESET)
+
+report: install  ## results/<dataset>/report.html from the records
+	$(RUN) -m benchmark.report --dataset $(DATASET)
 
 test: install  ## the whole test suite
 	$(RUN) -m pytest

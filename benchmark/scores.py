@@ -6,8 +6,9 @@ other weights or other budgets stand beside each other and are never mixed.
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -248,9 +249,13 @@ class Scores:
         return Answers(score.to_numpy(dtype=np.float64), np.asarray(is_wrong, dtype=bool))
 
     def _rows(self, defense: str, norm: str, epsilon: float) -> pd.DataFrame:
-        frame = self.outcomes
-        chosen = (frame["defense"] == defense) & (frame["norm"] == norm)
-        return frame[chosen & (frame["epsilon"] == epsilon)]
+        return self._by_ball.get((defense, norm, epsilon), self.outcomes.iloc[:0])
+
+    @cached_property
+    def _by_ball(self) -> dict[Hashable, pd.DataFrame]:
+        """The outcomes apart by defense, norm and epsilon: a table asks for them many times."""
+        apart = self.outcomes.groupby(["defense", "norm", "epsilon"], sort=False)
+        return dict(iter(apart))
 
     def _worst_severity(self, rows: pd.DataFrame) -> "pd.Series[int]":
         per_attack = rows.groupby("attack", sort=False)["sample"]

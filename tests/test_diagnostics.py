@@ -290,7 +290,7 @@ def test_a_detector_implies_a_classifier_at_half_the_radius(tmp_path, plain, sev
 @pytest.mark.parametrize(
     ("tested", "seen"),
     [
-        ({UNDEFENDED: Share(14, 16)}, "14 of 16 images of an undefended network"),
+        ({UNDEFENDED: Share(7, 16)}, "7 of 16 images of an undefended network"),
         ({UNDEFENDED: Share(16, 16), MASKED: Share(0, 16)}, "with masked gradients"),
         ({UNDEFENDED: Share(15, 16), MASKED: Share(16, 16)}, ""),  # over 90 %
         ({UNDEFENDED: NONE}, ""),

@@ -13,6 +13,7 @@ NO_TORCH = (
     *("agreement", "gap", "overpowered", "maps", "parquet", "latent_cells", "latent_numbers"),
     *("luck", "bounds", "bounds_figure"),
     *("diagnostics", "diagnose", "doubts", "probes", "sections"),
+    "report.page",
 )
 
 

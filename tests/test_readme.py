@@ -109,7 +109,8 @@ def test_readme_names_only_commands_and_registered_things_that_exist() -> None:
     package = README.parent / "benchmark"
     modules = set(re.findall(r"python -m benchmark\.(\w+)", text))
     assert modules
-    assert all((package / f"{module}.py").exists() for module in modules)
+    programs = {module: (f"{module}.py", f"{module}/__main__.py") for module in modules}
+    assert all(any((package / p).exists() for p in paths) for paths in programs.values())
     artefacts = set(re.findall(r"benchmark\.reproduce (e-abs-[\w-]+)", text))
     assert all((package / "artefacts" / f"{name}.toml").exists() for name in artefacts)
     options = set(re.findall(r"--([a-z]+)", text)) - {"list"}
