@@ -3,7 +3,6 @@
 import base64
 import re
 import shlex
-from dataclasses import dataclass
 from html.parser import HTMLParser
 from io import BytesIO
 from itertools import pairwise
@@ -12,8 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmark import accuracy, groups, scores
+from benchmark import accuracy, groups, probes, scores
 from benchmark.accuracy import Layout
+from benchmark.probes import CellProbe, Share
 from benchmark.report import (
     accuracies,
     bounds,
@@ -148,7 +148,7 @@ def test_one_defense_and_one_attack_make_a_page(tmp_path):
     text = page.render(found, "mnist", page.Sources(tmp_path / "mnist"))
     assert "No curve:" in text
     assert "Nothing to compare:" in text
-    assert "No rule was applied" in text
+    assert "were probed" in text
 
 
 def test_groups_with_other_samples_are_sections_of_their_own(tmp_path):
@@ -260,28 +260,20 @@ def test_bounds_pictures_are_inlined_as_images(tmp_path):
     assert base64.b64decode(one.uri.split(",")[1]) == b"<svg/>"
 
 
-@dataclass(frozen=True)
-class Warned:
-    """A finding as the rules make it."""
-
-    name: str = "weak"
-    defense: str = "cnn"
-    attack: str = "pgd-linf"
-    norm: str = "linf"
-    epsilon: float = 0.3
-    text: str = "more steps break more"
-    advice: str = "double the steps"
-    severity: str = "severe"
-
-
-def test_findings_of_the_rules_are_shown_and_missing_probes_counted(tmp_path):
-    read, layout = _scores(
-        [
-            write_cell(tmp_path, "cnn", "clean", letters(10, 0)),
-            write_cell(tmp_path, "cnn", "pgd-linf", {0.3: letters(3, 7)}),
-        ]
+def test_findings_of_the_rules_are_shown_and_probes_counted(tmp_path):
+    path = write_cell(tmp_path, "cnn", "pgd-linf", {0.3: letters(3, 7)})
+    read, layout = _scores([write_cell(tmp_path, "cnn", "clean", letters(10, 0)), path])
+    probe = CellProbe(
+        cell=path.stem,
+        epsilon=0.3,
+        rounded=Share(0, 0),
+        untransferred=Share(0, 0),
+        unbounded=Share(0, 0),
+        doubled={"steps": Share(2, 3)},
     )
-    found = findings.diagnosis(read, layout, tmp_path, lambda *_: (Warned(),))
-    assert (found.probed, found.cells, found.known, found.defenses) == (0, 1, 0, 1)
+    probes.write(path.parent, probe)
+    found = findings.warnings(read, layout, path.parent)
+    assert (found.probed, found.cells, found.known, found.defenses) == (1, 1, 0, 1)
     assert found.table is not None
-    assert "more steps break more" in [field.text for field in found.table.rows[0].fields]
+    texts = [field.text for field in found.table.rows[0].fields]
+    assert "budget-not-converged" in texts and any("2 of 3" in text for text in texts)

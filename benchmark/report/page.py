@@ -18,7 +18,7 @@ from benchmark.report.accuracies import Tables, accuracies, rejections, turned
 from benchmark.report.bounds import Bounds, bounds
 from benchmark.report.charts import Chart
 from benchmark.report.differences import Differences, differences
-from benchmark.report.findings import Diagnose, Diagnosis, diagnosis
+from benchmark.report.findings import Warnings, warnings
 from benchmark.report.gallery import Pool, Wall, gallery
 from benchmark.report.grid import Table
 from benchmark.report.leaderboard import NOTE, Board, board
@@ -39,13 +39,11 @@ class Sources:
         folder: ``results/<dataset>``.
         pool: the test images; None where they are not on this machine.
         draw: (count, seed) -> the test images that ``--samples`` draws; None without the data.
-        diagnose: the rules that warn; None for none.
     """
 
     folder: Path
     pool: Pool | None = None
     draw: Callable[[int, int], Sequence[int]] | None = None
-    diagnose: Diagnose | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +70,7 @@ class Section:
     risks: tuple[Chart, ...]
     risk_tables: Tables
     gallery: tuple[Wall, ...]
-    diagnosis: Diagnosis
+    warnings: Warnings
     costs: Table
     reproduction: Table
     origin: Origin
@@ -153,7 +151,7 @@ def section(group: Group, name: str, sources: Sources) -> Section:
         risks=refusals.risks(deployed, layout, series),
         risk_tables=turned(sheet, "risk-numbers"),
         gallery=gallery(group.records, deployed, layout, sources.pool),
-        diagnosis=diagnosis(everything, layout, sources.folder / "records", sources.diagnose),
+        warnings=warnings(everything, layout, sources.folder / "records"),
         costs=accounting.costs(everything),
         reproduction=accounting.reproduction(everything),
         origin=origin(everything),
