@@ -40,7 +40,7 @@ _FORMERLY = {"reference": "", "counts": AGREEMENT}
 
 _MUST_AGREE = ("dataset", "dataset_digest", "seed", "votes", "samples")
 _KEYS = ["defense", "attack", "norm", "epsilon", "sample"]
-_COLUMNS = [*_KEYS, "severity", "answer", "right", "score", "wrong_share"]
+_COLUMNS = [*_KEYS, "severity", "answer", "right", "score", "wrong_share", "member"]
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,8 @@ class Scores:
         outcomes: one row per defense, attack, norm, epsilon and sample; the clean rows have the
             attack ``clean``, an empty norm and epsilon 0; ``answer`` is the class, ``right``
             whether it is the label, rejected or not, ``score`` the rejection score,
-            ``wrong_share`` the share of the judge's votes that were wrong and accepted.
+            ``wrong_share`` the share of the judge's votes that were wrong and accepted, ``member``
+            the attack of an ensemble that broke it.
         not_applicable: (defense, attack) -> reason.
         metadata: of every record file, in order, with the row and column keys added as
             ``defense_key`` and ``attack_key``; older files have an empty ``reference``, and
@@ -322,7 +323,7 @@ def _severities(frame: pd.DataFrame, metadata: dict[str, Any]) -> pd.DataFrame:
                 for sample in metadata["samples"]
             ]
         ).assign(outcome=str(Outcome.ERROR), label=0, adversarial_class=-1)
-        frame = frame.assign(rejection_score=np.nan, wrong_vote_share=np.nan)
+        frame = frame.assign(rejection_score=np.nan, wrong_vote_share=np.nan, broken_by="")
     severity = frame["outcome"].map({str(k): v for k, v in SEVERITY.items()})
     if severity.isna().any():
         unknown = sorted(set(frame.loc[severity.isna(), "outcome"]))
@@ -336,6 +337,7 @@ def _severities(frame: pd.DataFrame, metadata: dict[str, Any]) -> pd.DataFrame:
         right=frame["adversarial_class"] == frame["label"],
         score=frame["rejection_score"],
         wrong_share=frame["wrong_vote_share"],
+        member=frame["broken_by"],
     )
 
 

@@ -1,12 +1,21 @@
 """Five broken defenses of any classifier, each robust only to those who trust its gradients.
 
-What they show the attacker is what a naive author would write: autograd through all of it.
+What they show the attacker is what a naive author would write: autograd through all of it. The
+diagnostics must name each:
+
+    python -m benchmark.run --dataset mnist --attack fgsm,pgd-linf,square-linf,noise-linf
+        --defense tests.planted:masked,tests.planted:vanishing_temperature --epsilons 0.1
+    python -m benchmark.diagnose --dataset mnist
 """
 
 import torch
 from torch import Generator, Tensor, nn
 
+from benchmark.datasets import DATASETS
+from benchmark.presets import PRESETS
+from benchmark.shelf import REGISTERED
 from defenses.base import Decision, Defense, Surrogate, accepts_all, never_rejects
+from defenses.cnn import network_of
 from defenses.randomness import noise_like_rows
 
 
@@ -90,3 +99,36 @@ BROKEN: dict[str, type[Wrapping]] = {
     "rounding": Rounding,
     "refuses_everything": RefusesEverything,
 }
+
+
+def masked() -> Defense:
+    """See `Masked`; like the others, around the CNN that ships for MNIST."""
+    return Masked(_network(), _CLASSES)
+
+
+def vanishing_temperature() -> Defense:
+    """See `VanishingTemperature`."""
+    return VanishingTemperature(_network(), _CLASSES)
+
+
+def noise_without_eot() -> Defense:
+    """See `NoiseWithoutEot`."""
+    return NoiseWithoutEot(_network(), _CLASSES)
+
+
+def rounding() -> Defense:
+    """See `Rounding`."""
+    return Rounding(_network(), _CLASSES)
+
+
+def refuses_everything() -> Defense:
+    """See `RefusesEverything`."""
+    return RefusesEverything(_network(), _CLASSES)
+
+
+_CLASSES = 10
+
+
+def _network() -> nn.Module:
+    mnist = DATASETS["mnist"].load()
+    return network_of(REGISTERED.defense(mnist, "cnn", PRESETS["quick"]))

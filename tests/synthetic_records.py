@@ -25,6 +25,7 @@ def write_cell(
     scores: Mapping[float, Sequence[float]] | Sequence[float] = (),
     shares: Mapping[float, Sequence[float]] | Sequence[float] = (),
     distances: Mapping[float, Sequence[float]] | Sequence[float] = (),
+    members: Sequence[str] = (),
     not_applicable: str | None = None,
     error: str | None = None,
     metadata: Mapping[str, Any] | None = None,
@@ -62,6 +63,7 @@ def write_cell(
     rows = [
         {
             **dict.fromkeys(COLUMNS, 0),
+            "broken_by": members[place] if members else "",
             "dataset": cell.dataset,
             "defense": cell.defense,
             "attack": cell.attack,

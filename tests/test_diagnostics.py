@@ -288,6 +288,25 @@ def test_a_detector_implies_a_classifier_at_half_the_radius(tmp_path, plain, sev
 
 
 @pytest.mark.parametrize(
+    ("member", "fires"), [("square-linf", True), ("hopskipjump-linf", True), ("fmn-linf", False)]
+)
+def test_black_box_member_that_breaks_what_gradients_left_puts_an_ensemble_in_doubt(
+    tmp_path, member, fires
+):
+    members = ["apgd-ce-linf"] * 2 + [member] * 3 + [""] * 5
+    cells = linf(tmp_path, clean=letters(10, 0))
+    cells.append(
+        write_cell(
+            tmp_path, "cnn", "strongest-linf", {0.3: letters(0, 5) + letters(5, 0)}, members=members
+        )
+    )
+    found = named("white-box-weaker-than-black-box", *cells)
+    assert bool(found) == fires
+    if fires:
+        assert f"{member} broke 3 samples" in found[0].text
+
+
+@pytest.mark.parametrize(
     ("tested", "seen"),
     [
         ({UNDEFENDED: Share(7, 16)}, "7 of 16 images of an undefended network"),

@@ -7,7 +7,7 @@ import pandas as pd
 
 from benchmark import published
 from benchmark.accuracy import NORM_NAMES, radius_text
-from benchmark.diagnostics.evidence import BLIND, WHITE_BOX, Ball, Evidence, Kind, only
+from benchmark.diagnostics.evidence import BLIND, WHITE_BOX, Ball, Evidence, Kind, kind, only
 from benchmark.diagnostics.finding import Seen, Severity
 from benchmark.records import Outcome
 from benchmark.scores import split_key
@@ -50,9 +50,11 @@ def white_box_weaker(evidence: Evidence) -> Iterator[Seen | None]:
     Who sees the gradient can do whatever those can who don't. If the gradient attacks do less,
     their gradients mislead, and the worst case is that of an attack not yet found. Attacks on
     another network, or on the classifier inside the defense, count as black-box (Athalye et al.
-    2018, section 3.1; AutoAttack's flag for Square).
+    2018, section 3.1; AutoAttack's flag for Square). In an ensemble the black-box attacks see only
+    what the others left, so whatever they break there counts.
     """
     for ball in evidence.balls:
+        yield from _within_ensembles(evidence, ball)
         white = evidence.broken_by_any(ball, *WHITE_BOX)
         black = evidence.broken_by_any(ball, *BLIND)
         if white is None or black is None:
@@ -72,6 +74,22 @@ def white_box_weaker(evidence: Evidence) -> Iterator[Seen | None]:
             text=f"{names} break{'' if ',' in names else 's'} {missed} samples that the gradient "
             "attacks leave standing",
         )
+
+
+def _within_ensembles(evidence: Evidence, ball: Ball) -> Iterator[Seen | None]:
+    for attack in evidence.attacks(ball, Kind.GRADIENT):
+        members = evidence.members(ball, attack)
+        blind = members[[kind(member) in BLIND for member in members]]
+        if len(blind) > TOLERATED:
+            names = ", ".join(dict.fromkeys(blind))
+            yield Seen(
+                **ball._asdict(),
+                attack=attack,
+                text=f"within the ensemble {names} broke {len(blind)} samples that its gradient "
+                "attacks had left standing",
+            )
+        elif len(members):
+            yield None
 
 
 def noise_as_strong(evidence: Evidence) -> Iterator[Seen | None]:

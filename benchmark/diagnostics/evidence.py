@@ -175,6 +175,14 @@ class Evidence:
         found = pd.concat([self.broken(ball, name) for name in names], axis=1, join="inner")
         return found.any(axis=1)
 
+    def members(self, ball: Ball, attack: str) -> "pd.Series[str]":
+        """Per sample that an ensemble broke, the member that did it; empty for other attacks."""
+        frame = self.scores.outcomes
+        chosen = (frame["defense"] == ball.defense) & (frame["norm"] == ball.norm)
+        chosen &= (frame["epsilon"] == ball.epsilon) & (frame["attack"] == attack)
+        found = frame[chosen & (frame["severity"] == SEVERITY[Outcome.WRONG])]
+        return found.loc[found["member"] != ""].set_index("sample")["member"]
+
     def clean_right(self, defense: str) -> "pd.Series[bool] | None":
         """Per sample, whether the image itself is answered correctly; None where nobody asked."""
         found = self._severities.get(Ball(defense, "", 0.0))
