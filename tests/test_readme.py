@@ -11,7 +11,7 @@ import torch
 
 from attacks import ATTACKS
 from attacks.threat import Norm
-from benchmark import conform
+from benchmark import certify, conform, diagnose
 from benchmark.run import run as run_command
 from defenses import DEFENSES
 from defenses.base import Task
@@ -114,6 +114,6 @@ def test_readme_names_only_commands_and_registered_things_that_exist() -> None:
     artefacts = set(re.findall(r"benchmark\.reproduce (e-abs-[\w-]+)", text))
     assert all((package / "artefacts" / f"{name}.toml").exists() for name in artefacts)
     options = set(re.findall(r"--([a-z]+)", text)) - {"list"}
-    known = set(run_command.__annotations__) | {"dataset", "preset", "device"}
-    assert options <= known
+    commands = (run_command, certify.run, diagnose.run)
+    assert options <= {name for each in commands for name in each.__annotations__}
     assert {"cnn", "eabs"} <= set(DEFENSES) and "pgd-l2" in ATTACKS
