@@ -32,6 +32,9 @@ BUDGETS = ("steps", "restarts", "queries")
 EOT = "eot"
 """The samples of an attack's view, as a budget."""
 
+EVERY_BUDGET = "every budget"
+"""All of them at once, in every member of an ensemble."""
+
 _LEVELS = 255
 _NOTHING = Share(0, 0)
 
@@ -127,7 +130,8 @@ def _probe(doubt: CellDoubt, device: str) -> CellProbe:
 def doubled(attack: Attack, *, stochastic: bool) -> dict[str, Attack]:
     """The attack with one budget doubled, for each that it has, by name.
 
-    An ensemble doubles it in every member that has it.
+    An ensemble is run once more only, with every budget of every member doubled: its members would
+    otherwise cost as many ensembles as they have budgets between them.
 
     Args:
         stochastic: the defense draws lots, so that EOT samples are a budget.
@@ -137,12 +141,12 @@ def doubled(attack: Attack, *, stochastic: bool) -> dict[str, Attack]:
     }
     if stochastic:
         changes[EOT] = _with_twice_the_views
-    found: dict[str, Attack] = {}
-    for name, change in changes.items():
-        twice = attack.each(change) if isinstance(attack, Strongest) else change(attack)
-        if twice != attack:
-            found[name] = twice
-    return found
+    if isinstance(attack, Strongest):
+        for change in changes.values():
+            attack = attack.each(change)
+        return {EVERY_BUDGET: attack}
+    twice = {name: change(attack) for name, change in changes.items()}
+    return {name: changed for name, changed in twice.items() if changed != attack}
 
 
 def _with_twice(name: str, attack: Attack) -> Attack:

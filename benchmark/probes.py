@@ -94,8 +94,9 @@ class CellProbe:
         untransferred: of the points that break the attack's own surrogate, those that do not break
             the deployed defense.
         unbounded: of the images, those that stand although distances no longer count.
-        doubled: by attack field (``steps``, ``restarts``, ``eot``), of the surviving images, those
-            that the attack breaks once that field is twice as large.
+        doubled: by attack field (``steps``, ``restarts``, ``queries``, ``eot``; for ensembles
+            ``every budget``), of the surviving images, those that the attack breaks once that field
+            is twice as large.
         asked: fresh seeds with which a stochastic defense was asked about each point; 1 else.
         wrong: sample -> answers among them that were wrong and accepted.
         self_test: planted network -> images of it that the attack broke; empty where the attack

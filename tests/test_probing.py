@@ -17,11 +17,12 @@ from attacks.fixed_epsilon import FixedEpsilonAttack
 from attacks.from_foolbox import PGD
 from attacks.goals import Goal
 from attacks.threat import Norm
-from benchmark import probes, probing, records, runner
+from benchmark import catalog, probes, probing, records, runner
 from benchmark.behaviour import Questions, probe_defense
 from benchmark.datasets import Split
 from benchmark.judge import Verdict
 from benchmark.landscape import Sight, survey
+from benchmark.presets import PRESETS
 from benchmark.probed_cells import CellDoubt, doubled, probe_cell
 from benchmark.probes import Share
 from benchmark.progress import Progress
@@ -374,3 +375,13 @@ def test_an_invalid_attack_is_told_before_its_numbers(tmp_path):
     _, told = sweep(replace(PLAN, attacks=("crasher",)), tmp_path, crasher=crash)
     invalid = told.index("attack invalid: crasher broke 0 of ")
     assert invalid < told.index("attacks: ")
+
+
+def test_an_ensemble_doubles_every_budget_of_every_member_at_once():
+    _, attack = catalog.parse_attack("strongest-l2", PRESETS["quick"], 1)
+    (found,) = doubled(attack, stochastic=False).values()
+    before, after = dict(attack.members), dict(found.members)
+    assert after["apgd-ce-l2"].steps == 2 * before["apgd-ce-l2"].steps
+    assert after["apgd-ce-l2"].restarts == 2 * before["apgd-ce-l2"].restarts
+    assert after["square-l2"].queries == 2 * before["square-l2"].queries
+    assert after["apgd-ce-l2"].view == before["apgd-ce-l2"].view
