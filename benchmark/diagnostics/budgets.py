@@ -13,6 +13,7 @@ FEWEST_POINTS = 4
 MANY_ROUNDED = 0.25
 LOST_IN_TRANSFER = 0.5
 
+_WITHOUT_A_SURROGATE = (Kind.TRANSFER, Kind.BLACK_BOX, Kind.NOISE)
 _LIMITLESS = (Kind.ITERATIVE, Kind.GRADIENT, Kind.BLACK_BOX)
 
 
@@ -93,11 +94,12 @@ def does_not_transfer(evidence: Evidence) -> Iterator[Seen | None]:
 
     The attack solves another problem than the one that is measured (Athalye et al. 2018, section
     4.1, on approximated gradients; Tramèr et al. 2020). An attack on the classifier inside a
-    defense is meant to be one on another problem, and is not asked.
+    defense is meant to be one on another problem, and is not asked; neither are those that ask the
+    deployed defense alone, and so trust no surrogate.
     """
     for cell in evidence.probes.cells:
         share = cell.probe.untransferred
-        if share.of >= FEWEST_POINTS and kind(cell.attack) is not Kind.TRANSFER:
+        if share.of >= FEWEST_POINTS and kind(cell.attack) not in _WITHOUT_A_SURROGATE:
             text = (
                 f"{share.hits} of {share.of} points that break the surrogate do not break the "
                 "deployed defense"
