@@ -57,7 +57,8 @@ def find(
         preset: only this one; empty for all.
         defenses: only these; empty for all.
         attacks: only these labels, with ``@surrogate`` where they have one; empty for all whose
-            label names no fields of its own (the others belong to single experiments).
+            label names no fields of its own (the others belong to single experiments). A group in
+            which nobody ran one that is asked for is left out.
 
     Raises:
         FileNotFoundError: no records there.
@@ -78,6 +79,9 @@ def find(
         if (not preset or m["preset"] == preset) and (not defenses or m["defense"] in defenses)
     ]
     kept = [(path, m) for path, m in fitting if m["attack"] == CLEAN or _wanted(m, attacks)]
+    attacked = {_distinction(m) for _, m in kept if m["attack"] != CLEAN}
+    if attacks:
+        kept = [(path, m) for path, m in kept if _distinction(m) in attacked]
     left_out = {_label(m) for _, m in fitting} - {_label(m) for _, m in kept}
     return Found(_grouped(kept), () if attacks else tuple(sorted(left_out)))
 

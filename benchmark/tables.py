@@ -153,6 +153,7 @@ def show(
 
 
 def run(
+    *,
     dataset: Annotated[str, typer.Option(help="data set whose records are read")],
     preset: Annotated[str, typer.Option(help="only records of this preset")] = "",
     defense: Annotated[str, typer.Option(help="only these, separated by commas")] = "",
@@ -160,6 +161,7 @@ def run(
         str,
         typer.Option(help="only these; without it, attacks with fields of their own are left out"),
     ] = "",
+    name: Annotated[str, typer.Option(help="first part of the files' names")] = "accuracy",
     results: Annotated[Path, typer.Option(help="folder of the results")] = Path("results"),
 ) -> None:
     """Make tables, curves and tests again from the records of earlier runs."""
@@ -172,7 +174,7 @@ def run(
     )
     for group in chosen.groups:
         title = f"Robust accuracy on {dataset}, preset {group.preset}"
-        files = write(group.records, results / dataset, f"accuracy-{group.stem}", title)
+        files = write(group.records, results / dataset, f"{name}-{group.stem}", title)
         show(group.records, title, console=console)
         for path in files:
             console.print(f"wrote {path}", markup=False, highlight=False)

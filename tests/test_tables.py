@@ -450,3 +450,14 @@ def test_reading_records_never_loads_torch():
     modules = "statistics, published, scores, accuracy, significance, tables, curves, grids"
     code = f"import sys; from benchmark import {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_group_without_an_attack_that_is_asked_for_is_left_out(tmp_path):
+    write_cell(tmp_path, "cnn", outcomes="c" * 10)
+    write_cell(tmp_path, "cnn", "pgd-l2", {1.5: "w" * 10})
+    write_cell(tmp_path, "cnn", outcomes="c" * 5)
+    write_cell(tmp_path, "cnn", "ddn", {1.5: "w" * 5})
+    folder = tmp_path / "mnist" / "records"
+    assert len(groups.find(folder).groups) == 2
+    (one,) = groups.find(folder, attacks=("pgd-l2",)).groups
+    assert one.stem == "quick" and len(one.records) == 2
