@@ -7,6 +7,7 @@ from attacks.base import Attack
 from attacks.carlini_wagner_l0 import CarliniWagnerL0
 from attacks.carlini_wagner_linf import CarliniWagnerLinf
 from attacks.eot import View
+from attacks.fab import FAB
 from attacks.feature_matching import FeatureMatching
 from attacks.fooling import Fooling
 from attacks.from_foolbox import (
@@ -62,6 +63,9 @@ _SINGLE: dict[str, Attack] = {
     "fmn-l2": FMN(norm=Norm.L2, view=_EOT),
     "fmn-l1": FMN(norm=Norm.L1, view=_EOT),
     "fmn-l0": FMN(norm=Norm.L0, view=_EOT),
+    "fab-linf": FAB(norm=Norm.LINF, view=_EOT),
+    "fab-l2": FAB(norm=Norm.L2, view=_EOT),
+    "fab-l1": FAB(norm=Norm.L1, view=_EOT),
     "pgd-estimated-linf": PGDEstimated(steps=50, samples=100),
     "fgsm": FGSM(norm=Norm.LINF, view=_EOT),
     "rand-fgsm": RandFGSM(view=_EOT),

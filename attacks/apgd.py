@@ -7,7 +7,7 @@ from typing import ClassVar, final
 import torch
 from torch import Generator, Tensor
 
-from attacks.evasion import evasion_logits, lead
+from attacks.evasion import evasion_logits, lead, likeliest_others
 from attacks.fixed_epsilon import FixedEpsilonAttack
 from attacks.frequencies import low_pass
 from attacks.losses import Loss
@@ -86,9 +86,7 @@ class APGD(FixedEpsilonAttack):
             return
         with torch.no_grad():
             logits, _ = self.view.of(defense, rng)(x)
-        others = logits.nan_to_num().scatter(1, y[:, None], -torch.inf)
-        ranked = others.argsort(dim=1, descending=True, stable=True)
-        yield from ranked[:, : min(self.targets, logits.shape[1] - 1)].unbind(dim=1)
+        yield from likeliest_others(logits, y, self.targets)
 
     def _run(self, record: "_Record", wanted: Tensor | None, rng: Generator) -> None:
         """One ascent of all images that still withstand."""

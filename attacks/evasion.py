@@ -1,5 +1,7 @@
 """What counts as an evasion: a wrong class that the defense accepts."""
 
+from collections.abc import Iterator
+
 import torch
 from torch import Generator, Tensor
 
@@ -27,6 +29,13 @@ def lead(logits: Tensor, y: Tensor) -> Tensor:
     """Best other logit minus the true one (N,): positive where another class wins."""
     true = logits.gather(1, y[:, None]).squeeze(1)
     return logits.scatter(1, y[:, None], -torch.inf).amax(dim=1) - true
+
+
+def likeliest_others(logits: Tensor, y: Tensor, count: int) -> Iterator[Tensor]:
+    """The classes (N,) that a targeted attack aims at one after another, ``count`` at most."""
+    others = logits.nan_to_num().scatter(1, y[:, None], -torch.inf)
+    ranked = others.argsort(dim=1, descending=True, stable=True)
+    yield from ranked[:, : min(count, logits.shape[1] - 1)].unbind(dim=1)
 
 
 def evasion_lead(decision: Decision, y: Tensor) -> Tensor:

@@ -51,9 +51,9 @@ def kind_of(defense: Defense) -> Kind:
 
 ENSEMBLES: dict[Kind, dict[Norm, tuple[str, ...]]] = {
     Kind.FEED_FORWARD: {
-        Norm.LINF: ("apgd-ce-linf", "apgd-targeted-linf", "fmn-linf", "square-linf"),
-        Norm.L2: ("apgd-ce-l2", "apgd-targeted-l2", "ddn", "square-l2"),
-        Norm.L1: ("apgd-ce-l1", "apgd-targeted-l1", "fmn-l1"),
+        Norm.LINF: ("apgd-ce-linf", "apgd-targeted-linf", "fmn-linf", "fab-linf", "square-linf"),
+        Norm.L2: ("apgd-ce-l2", "apgd-targeted-l2", "ddn", "fab-l2", "square-l2"),
+        Norm.L1: ("apgd-ce-l1", "apgd-targeted-l1", "fmn-l1", "fab-l1"),
     },
     Kind.STOCHASTIC: {
         Norm.LINF: (
@@ -79,6 +79,7 @@ ENSEMBLES: dict[Kind, dict[Norm, tuple[str, ...]]] = {
             "threshold-orthogonal-linf",
             "feature-matching-linf",
             "apgd-margin-linf",
+            "fmn-linf",
             "square-linf",
         ),
         Norm.L2: (
@@ -87,6 +88,7 @@ ENSEMBLES: dict[Kind, dict[Norm, tuple[str, ...]]] = {
             "threshold-orthogonal-l2",
             "feature-matching-l2",
             "apgd-margin-l2",
+            "ddn",
             "square-l2",
         ),
         Norm.L1: ("apgd-margin-l1", "fmn-l1"),

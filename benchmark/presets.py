@@ -98,6 +98,7 @@ _APGD_TARGETED = tuple(f"apgd-targeted-{norm}" for norm in ("linf", "l2", "l1"))
 _SQUARE = ("square-linf", "square-l2")
 _HOP_SKIP_JUMP = ("hopskipjump-l2", "hopskipjump-linf")
 _FMN = ("fmn-linf", "fmn-l2", "fmn-l1", "fmn-l0")
+_FAB = ("fab-linf", "fab-l2", "fab-l1")
 _ADVERSARIAL = ("adv_linf", "adv_l2")
 
 _ASKING = ("inc_substitute", "inc_inverter")
@@ -180,6 +181,7 @@ PRESETS: dict[str, Preset] = {
                 seeds=1,
             ),
             **_each(_FMN, steps=3, eot=1),
+            **_each(_FAB, steps=3, targets=1, eot=1),
             "pgd-estimated-linf": {"steps": 2, "samples": 4},
             "bim": {"steps": 3},
             "mim-linf": {"steps": 3, "eot": 1},
@@ -312,6 +314,7 @@ PRESETS: dict[str, Preset] = {
                 seeds=3,
             ),
             **_each(_FMN, steps=50, eot=1),
+            **_each(_FAB, steps=50, targets=3, eot=1),
             "pgd-estimated-linf": {"steps": 20, "relative_step": 0.1, "samples": 20},
             "mim-linf": {"eot": 1},
             **_each(_APGD, steps=50, restarts=1, eot=1),

@@ -46,6 +46,8 @@ CLOSE = {
     "hopskipjump-linf": ({"steps": 10, "initial_gradient_eval_steps": 50}, 0.5),
     "fmn-linf": ({"steps": 50}, 0.01),
     "fmn-l2": ({"steps": 50}, 0.01),
+    "fab-linf": ({"steps": 30}, 0.01),
+    "fab-l2": ({"steps": 30}, 0.01),
 }
 DISTANCE = {Norm.LINF: 0.03, Norm.L2: 0.12}
 

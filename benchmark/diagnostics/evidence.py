@@ -47,6 +47,7 @@ KINDS: dict[str, Kind] = {
     "ddn": Kind.GRADIENT,
     "cw": Kind.GRADIENT,
     "fmn": Kind.GRADIENT,
+    "fab": Kind.GRADIENT,
     "latent-descent": Kind.GRADIENT,
     "threshold-aware": Kind.GRADIENT,
     "threshold-hinge": Kind.GRADIENT,
