@@ -7,7 +7,8 @@ from typing import ClassVar, final
 import torch
 from torch import Generator, Tensor
 
-from attacks.evasion import evasion_logits, lead, likeliest_others
+from attacks.climb import Climb
+from attacks.evasion import likeliest_others
 from attacks.fixed_epsilon import FixedEpsilonAttack
 from attacks.frequencies import low_pass
 from attacks.losses import Loss
@@ -17,7 +18,7 @@ from attacks.random_directions import random_direction, uniform_in_ball
 from attacks.recorder import Recorder
 from attacks.shortlist import ask
 from attacks.threat import Norm
-from defenses.base import Defense, Surrogate
+from defenses.base import Defense
 from defenses.randomness import child
 
 
@@ -98,27 +99,27 @@ class APGD(FixedEpsilonAttack):
         for share, steps in stages(self.norm, self.steps):
             x, epsilon = record.x[rows], share * record.epsilon[rows]
             points = self.norm.project(x, points, epsilon)
-            climb = self._climb(record, rows, wanted, child(rng, "view", done))
-            walk = Walk.begin(x, epsilon, points, *climb(points, child(rng, "escape", done)))
+            ascent = self._ascent(record, rows, wanted, child(rng, "view", done))
+            walk = Walk.begin(x, epsilon, points, *ascent(points, child(rng, "escape", done)))
             pace = self._pace(walk, steps)
             for index in range(1, steps + 1):
                 done += 1
                 points = pace.step(walk, index)
                 if index == steps:  # nobody will follow this point's gradient
-                    walk = walk.moved(points, climb.height(points), walk.gradient)
+                    walk = walk.moved(points, ascent.height(points), walk.gradient)
                 else:
-                    walk = walk.moved(points, *climb(points, child(rng, "escape", done)))
+                    walk = walk.moved(points, *ascent(points, child(rng, "escape", done)))
                     pace, walk = pace.adapted(walk, index)
                 if index < steps and done % self.recheck:
                     continue
                 if share > 1:  # what leads here may lead in the ball that counts
-                    climb.height(self.norm.project(walk.x, walk.best, record.epsilon[rows]))
-                held = ~record.question(rows, climb.seen, child(rng, "question", done))
+                    ascent.height(self.norm.project(walk.x, walk.best, record.epsilon[rows]))
+                held = ~record.question(rows, ascent.climb.seen, child(rng, "question", done))
                 rows, walk, pace = rows[held], walk.of(held), pace.of(held)
                 if len(rows) == 0:
                     return
                 if index < steps:
-                    climb = self._climb(record, rows, wanted, child(rng, "view", done))
+                    ascent = self._ascent(record, rows, wanted, child(rng, "view", done))
             points = walk.best
 
     def _start(self, record: "_Record", rows: Tensor, rng: Generator) -> Tensor:
@@ -136,56 +137,40 @@ class APGD(FixedEpsilonAttack):
             return Sparse.begin(steps, walk)
         return Halving.begin(self.norm, self.band, steps, walk)
 
-    def _climb(
+    def _ascent(
         self, record: "_Record", rows: Tensor, wanted: Tensor | None, rng: Generator
-    ) -> "_Climb":
-        """A view made anew for these rows."""
-        aims = None if wanted is None else wanted[rows]
-        view = self.view.of(record.defense, rng)
-        return _Climb(self, record, view, record.y[rows], aims, record.best.part(rows))
+    ) -> "_Ascent":
+        """On a view made anew for these rows."""
+        view, aims = self.view.of(record.defense, rng), None if wanted is None else wanted[rows]
+        can_reject, seen = record.defense.can_reject, record.best.part(rows)
+        climb = Climb(view, can_reject, record.y[rows], seen)
+        return _Ascent(climb, self.loss, aims, self.band)
 
 
 @dataclass(frozen=True)
-class _Climb:
+class _Ascent:
     """The loss of some images on one view, and the points that led on it."""
 
-    attack: APGD
-    record: "_Record"
-    view: Surrogate
-    y: Tensor
+    climb: Climb
+    loss: Loss
     wanted: Tensor | None
-    seen: Recorder
+    band: float
 
     def __call__(self, points: Tensor, rng: Generator) -> tuple[Tensor, Tensor]:
         """Loss (n,) and gradient; a random direction in rows that have none."""
-        points = points.detach().requires_grad_()
-        with torch.enable_grad():
-            value = self.look(points)
-            # A view may be constant, or depend on nothing but its weights.
-            gradient = torch.zeros_like(points)
-            if value.requires_grad:
-                (gradient,) = torch.autograd.grad(
-                    value.sum(), points, allow_unused=True, materialize_grads=True
-                )
-        band = self.attack.band
+        value, gradient = self.climb.slope(points, self._value)
         escape = random_direction(points, rng)
-        if band < 1:
-            gradient, escape = low_pass(gradient, band), low_pass(escape[None], band)[0]
-        return value.detach().nan_to_num(nan=-torch.inf), usable(gradient, escape)
+        if self.band < 1:
+            gradient, escape = low_pass(gradient, self.band), low_pass(escape[None], self.band)[0]
+        return value.nan_to_num(nan=-torch.inf), usable(gradient, escape)
 
     def height(self, points: Tensor) -> Tensor:
         """Loss (n,) alone, -inf where it is not a number."""
         with torch.no_grad():
-            return self.look(points).nan_to_num(nan=-torch.inf)
+            return self._value(self.climb.look(points)).nan_to_num(nan=-torch.inf)
 
-    def look(self, points: Tensor) -> Tensor:
-        """Loss (n,) of the points, which are put on record."""
-        logits, margin = self.view(points)
-        if self.record.defense.can_reject:
-            logits = evasion_logits(logits, margin, self.y)
-        with torch.no_grad():
-            self.seen.see(points.detach(), lead(logits, self.y))
-        return self.attack.loss.of(logits, self.y, self.wanted)
+    def _value(self, logits: Tensor) -> Tensor:
+        return self.loss.of(logits, self.climb.y, self.wanted)
 
 
 class _Record:

@@ -1,7 +1,7 @@
-"""FAB (Croce & Hein 2020): the nearest point across a boundary, approached from outside the ball.
+"""FAB (Croce & Hein 2020, "Minimally Distorted Adversarial Examples"): over the boundary and back.
 
-Attacks that stay inside the ball stop where a network has flattened itself there. This one walks
-over linearised boundaries wherever they lie and then comes back toward the image.
+Attacks that stay inside a ball stop where a network has flattened itself there. This one walks over
+linearised boundaries wherever they lie and then comes back toward the image.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,8 @@ from typing import ClassVar, final
 import torch
 from torch import Generator, Tensor
 
-from attacks.evasion import evasion_logits, lead, likeliest_others
+from attacks.climb import Climb
+from attacks.evasion import lead, likeliest_others
 from attacks.hyperplane import nearest_on_hyperplane
 from attacks.losses import Loss
 from attacks.minimum_norm import MinimumNormAttack
@@ -18,7 +19,7 @@ from attacks.projected_step import usable
 from attacks.random_directions import random_direction, uniform_in_ball
 from attacks.recorder import Recorder
 from attacks.threat import Norm
-from defenses.base import Defense, Surrogate
+from defenses.base import Defense
 from defenses.randomness import child
 
 _TINY = 1e-12
@@ -27,10 +28,10 @@ _TINY = 1e-12
 @final
 @dataclass(frozen=True, kw_only=True)
 class FAB(MinimumNormAttack):
-    """Targeted FAB, as in AutoAttack (Croce & Hein 2020a, Algorithm 1; 2020b, section 4).
+    """The paper's Algorithm 1 toward one class after another, as AutoAttack runs it (FAB-T).
 
-    The classes are aimed at one after another, likeliest first, each for the images for which the
-    view does not yet evade within the smallest budget. The paper's closing bisection is left out.
+    The classes come likeliest first, each for the images for which nothing evades the view within
+    the smallest budget yet. The paper's closing search on the way to the image is left out.
 
     Args:
         steps: linearisations per run (both papers: 100).
@@ -73,8 +74,8 @@ class FAB(MinimumNormAttack):
                 part = recorder.part(rows)
                 points = self._beside(recorder, rows, own) if restart else part.x
                 view = self.view.of(defense, child(own, "view"))
-                climb = _Climb(view, defense.can_reject, y[rows], wanted[rows], part)
-                self._run(climb, points, child(own, "escape"))
+                climb = Climb(view, defense.can_reject, y[rows], part)
+                self._run(climb, wanted[rows], points, child(own, "escape"))
                 recorder.adopt(rows, part)
 
     def _beside(self, recorder: Recorder, rows: Tensor, rng: Generator) -> Tensor:
@@ -84,11 +85,13 @@ class FAB(MinimumNormAttack):
         nearest = torch.where(evading, radii, radii[-1:]).amin(dim=0)
         return uniform_in_ball(self.norm, recorder.x[rows], nearest / 2, child(rng, "start"))
 
-    def _run(self, climb: "_Climb", points: Tensor, rng: Generator) -> None:
-        """One walk of every image to and over its boundary."""
-        x = climb.seen.x
+    def _run(self, climb: Climb, wanted: Tensor, points: Tensor, rng: Generator) -> None:
+        """One walk of every image to and over its boundary with the wanted class."""
+        x, y = climb.seen.x, climb.y
         for step in range(self.steps):
-            height, slope = climb(points, random_direction(x, child(rng, step)))
+            height, slope = climb.slope(points, lambda logits: Loss.MARGIN.of(logits, y, wanted))
+            height = height.nan_to_num()
+            slope = usable(slope, random_direction(x, child(rng, step)))
             ahead = nearest_on_hyperplane(self.norm, points, slope, -height)
             offset = ((points - x) * slope).flatten(1).sum(dim=1)
             home = nearest_on_hyperplane(self.norm, x, slope, offset - height)
@@ -98,41 +101,6 @@ class FAB(MinimumNormAttack):
             outward = points + self.overshoot * (ahead - points)
             inward = x + self.overshoot * (home - x)
             points = ((1 - pull) * outward + pull * inward).clamp(0, 1)
-            evades = (climb.lead(points) > 0).reshape(-1, 1, 1, 1)
+            with torch.no_grad():
+                evades = (lead(climb.look(points), y) > 0).reshape(-1, 1, 1, 1)
             points = torch.where(evades, x + self.backward * (points - x), points)
-
-
-@dataclass(frozen=True)
-class _Climb:
-    """The lead of the wanted classes (n,) of some images on one view; all points are on record."""
-
-    view: Surrogate
-    can_reject: bool
-    y: Tensor
-    wanted: Tensor
-    seen: Recorder
-
-    def __call__(self, points: Tensor, escape: Tensor) -> tuple[Tensor, Tensor]:
-        """Lead (n,) of the wanted class and its slope, ``escape`` in rows that have none."""
-        points = points.detach().requires_grad_()
-        with torch.enable_grad():
-            height = Loss.MARGIN.of(self._look(points)[0], self.y, self.wanted)
-            slope = torch.zeros_like(points)
-            if height.requires_grad:
-                (slope,) = torch.autograd.grad(
-                    height.sum(), points, allow_unused=True, materialize_grads=True
-                )
-        return height.detach().nan_to_num(), usable(slope, escape)
-
-    def lead(self, points: Tensor) -> Tensor:
-        """Of any other class (n,)."""
-        with torch.no_grad():
-            return self._look(points)[1]
-
-    def _look(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        logits, margin = self.view(points)
-        if self.can_reject:
-            logits = evasion_logits(logits, margin, self.y)
-        leads = lead(logits.detach(), self.y)
-        self.seen.see(points.detach(), leads)
-        return logits, leads
