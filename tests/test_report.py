@@ -190,6 +190,29 @@ def test_a_worst_case_that_misses_an_attack_is_marked_as_a_bound(tmp_path):
     assert board.footnotes == ("not run: pgd-linf",)
 
 
+def test_where_agreement_has_no_number_the_leaderboard_shows_accuracy_and_says_so(tmp_path):
+    purifies = {"metadata": {"reference": "cnn", "counts": "agreement"}}
+    read, layout = _scores(
+        [
+            write_cell(tmp_path, "cnn", "clean", letters(10, 0)),
+            write_cell(tmp_path, "vae", "clean", letters(10, 0), **purifies),
+            write_cell(tmp_path, "vae", "pgd-linf@classifier", {0.3: letters(8, 2)}, **purifies),
+            write_cell(tmp_path, "vae", "fgsm-linf@classifier", {0.3: letters(9, 1)}, **purifies),
+            write_cell(tmp_path, "vae", "pgd-linf", {0.3: letters(3, 7)}, **purifies),
+            write_cell(tmp_path, "mad", "clean", letters(10, 0), **purifies),
+            write_cell(tmp_path, "mad", "fgsm-linf@classifier", {0.3: letters(6, 4)}, **purifies),
+            write_cell(tmp_path, "mad", "pgd-linf", {0.3: letters(2, 8)}, **purifies),
+        ]
+    )
+    board = leaderboard.board(read, layout)
+    rows = {row.fields[0].text: row.fields for row in board.tables[0].rows}
+    whole, part = rows["vae"], rows["mad"]
+    assert (whole[3].text, whole[3].aside) == ("80.0", "agreement; accuracy 80.0")
+    assert (part[3].text, part[3].aside) == ("≤ 60.0", "accuracy")
+    assert part[5].text == "40.0"
+    assert "not run: pgd-linf@classifier" in board.footnotes
+
+
 def test_accuracy_tables_hold_the_numbers_of_the_written_one_turned(tmp_path):
     read, layout = _scores(
         [

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from benchmark import gap, published
 from benchmark.accuracy import Layout, ball_name
 from benchmark.report.grid import Column, Field, Row, Table, heading, share
-from benchmark.scores import AGREEMENT, Score, Scores, split_key
+from benchmark.scores import ACCURACY, AGREEMENT, Score, Scores, split_key
 from benchmark.sheet import Footnotes
 
 NOTE = (
@@ -74,11 +74,10 @@ def _rows(
     both = {each.defense: each for each in gap.sides(scores, layout) if _at(each, norm, epsilon)}
     for defense in scores.defenses:
         oblivious, adaptive = gap.protocols(scores, defense, norm)
-        seen, _ = worst_of_run(scores, defense, oblivious, norm, epsilon)
+        seen, unseen = worst_of_run(scores, defense, oblivious, norm, epsilon)
         adapted, missing = worst_of_run(scores, defense, adaptive, norm, epsilon)
         if not (seen.n or adapted.n):
             continue
-        remarks = [f"not run: {', '.join(missing)}"] if missing and adapted.n else []
         side = both.get(defense)
         printed = _printed(scores, layout, defense, norm, epsilon)
         yield Row(
@@ -86,12 +85,8 @@ def _rows(
                 heading(defense),
                 share(scores.clean(defense)),
                 _published(printed),
-                _oblivious(side, seen),
-                share(
-                    adapted,
-                    marks=[notes.mark(remark) for remark in remarks],
-                    prefix="≤ " if remarks else "",
-                ),
+                _oblivious(side, seen, unseen, notes),
+                _bound(adapted, missing, notes),
                 _gap(side, seen, adapted, printed),
             )
         )
@@ -101,10 +96,20 @@ def _at(side: gap.Sides, norm: str, epsilon: float) -> bool:
     return (side.norm, side.epsilon) == (norm, epsilon)
 
 
-def _oblivious(side: gap.Sides | None, seen: Score) -> Field:
-    """What the paper counts; where that is agreement, the accuracy beside it."""
+def _bound(score: Score, missing: tuple[str, ...], notes: Footnotes, aside: str = "") -> Field:
+    """A worst case that is marked where it misses attacks that others faced."""
+    marks = [notes.mark(f"not run: {', '.join(missing)}")] if missing and score.n else []
+    return share(score, aside=aside, marks=marks, prefix="≤ " if marks else "")
+
+
+def _oblivious(
+    side: gap.Sides | None, seen: Score, unseen: tuple[str, ...], notes: Footnotes
+) -> Field:
+    """What the paper counts; where that is agreement, the accuracy beside it, or it alone."""
     if side is None or side.agreement is None:
-        return share(seen)
+        return _bound(seen, unseen, notes)
+    if not side.agreement.measured:
+        return _bound(seen, unseen, notes, aside=ACCURACY if seen.measured else "")
     accuracy = f"accuracy {side.accuracy.accuracy:.1f}" if side.accuracy.measured else ""
     return share(side.agreement, aside=f"agreement; {accuracy}" if accuracy else "agreement")
 
