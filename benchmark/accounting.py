@@ -213,7 +213,7 @@ def draw(found: list[Account], title: str) -> Figure:
 
 
 def write(scores: Scores, layout: Layout, folder: Path, stem: str, title: str) -> list[Path]:
-    """``<stem>-calls.csv``, and at the middle radius ``<stem>-calls-<norm>.png``, ``.svg``.
+    """``<stem>-calls.csv``, and at the (lower) middle radius ``<stem>-calls-<norm>.png``, ``.svg``.
 
     Raises:
         OSError: a file can't be written.
@@ -225,7 +225,7 @@ def write(scores: Scores, layout: Layout, folder: Path, stem: str, title: str) -
     keep(table, tidy(scores, layout).to_csv(index=False, lineterminator="\n").encode())
     written = [table]
     for norm, radii in layout.radii.items():
-        middle = radii[len(radii) // 2]
+        middle = radii[(len(radii) - 1) // 2]  # the largest often leaves nothing to see
         own = [each for each in found if (each.norm, each.epsilon) == (norm, middle)]
         if own:
             figure = draw(own, f"{title}\naccuracy against calls, {ball_name(norm, middle)}")
