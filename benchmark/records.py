@@ -163,6 +163,12 @@ def rounded(scores: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _complete(frame: pd.DataFrame) -> pd.DataFrame:
-    """A frame from before some of `_LATER` with these columns empty; any other as it is."""
+    """A frame from before some of `_LATER` with these columns empty; any other as it is.
+
+    Raises:
+        ValueError: a column that no version wrote, such as one whose name was damaged.
+    """
+    if unknown := set(frame) - set(COLUMNS):
+        raise ValueError(f"columns must be ours, got {sorted(map(str, unknown))}")
     missing = {column: empty for column, empty in _LATER.items() if column not in frame}
     return frame.assign(**missing)

@@ -103,6 +103,15 @@ def test_a_record_without_any_other_column_is_damaged(record):
         records.read([record])
 
 
+@pytest.mark.parametrize("column", ["rejection_score", "outcome"])
+def test_a_record_with_a_damaged_column_name_is_not_taken_for_an_older_one(record, column):
+    table = pq.read_table(record)
+    names = [f"{name}~" if name == column else name for name in table.column_names]
+    pq.write_table(table.rename_columns(names), record, write_page_checksum=True)
+    with pytest.raises(OSError, match="is damaged or not ours"):
+        records.read([record])
+
+
 def test_scores_are_rounded_to_significant_digits():
     scores = np.array([123456.7, 1.0000049, 0.000123456, 0.0, np.inf, np.nan])
     expected = [123460.0, 1.0, 0.00012346, 0.0, np.inf, np.nan]
