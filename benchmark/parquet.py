@@ -15,7 +15,9 @@ from benchmark.storage import keep
 
 _KEY = b"benchmark"
 _DIGEST = b"benchmark-digest"
-"""Pages have checksums of their own, metadata have this one; older files lack it."""
+_ROWS = b"benchmark-rows"
+"""Pages have checksums of their own, metadata and the number of rows have these; older files lack
+them."""
 
 
 def write(path: Path, frame: pd.DataFrame, metadata: Mapping[str, Any]) -> None:
@@ -29,7 +31,7 @@ def write(path: Path, frame: pd.DataFrame, metadata: Mapping[str, Any]) -> None:
     """
     table = pa.Table.from_pandas(frame, preserve_index=False)
     text = json.dumps(metadata, sort_keys=True).encode()
-    own = {_KEY: text, _DIGEST: _digest(text)}
+    own = {_KEY: text, _DIGEST: _digest(text), _ROWS: _count(table)}
     table = table.replace_schema_metadata({**(table.schema.metadata or {}), **own})
     buffer = io.BytesIO()
     pq.write_table(table, buffer, write_page_checksum=True)
@@ -54,6 +56,8 @@ def read(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
         metadata: dict[str, Any] = json.loads(kept[_KEY])
         if _DIGEST in kept and kept[_DIGEST] != _digest(kept[_KEY]):
             raise ValueError("the metadata are not what was written")
+        if _ROWS in kept and kept[_ROWS] != _count(table):
+            raise ValueError("the rows are not all that were written")
         return table.to_pandas(), metadata
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
         raise damaged(path) from error
@@ -61,6 +65,10 @@ def read(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
 
 def _digest(text: bytes) -> bytes:
     return hashlib.blake2b(text, digest_size=8).hexdigest().encode()
+
+
+def _count(table: pa.Table) -> bytes:
+    return str(table.num_rows).encode()
 
 
 def damaged(path: Path) -> OSError:

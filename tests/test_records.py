@@ -112,6 +112,13 @@ def test_a_record_with_a_damaged_column_name_is_not_taken_for_an_older_one(recor
         records.read([record])
 
 
+def test_a_record_that_lost_its_rows_is_not_taken_for_a_cell_that_does_not_apply(record):
+    table = pq.read_table(record)
+    pq.write_table(table.slice(0, 0), record, write_page_checksum=True)
+    with pytest.raises(OSError, match="is damaged or not ours"):
+        records.read([record])
+
+
 def test_scores_are_rounded_to_significant_digits():
     scores = np.array([123456.7, 1.0000049, 0.000123456, 0.0, np.inf, np.nan])
     expected = [123460.0, 1.0, 0.00012346, 0.0, np.inf, np.nan]
